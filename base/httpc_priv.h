@@ -1,0 +1,108 @@
+/*
+ * Shared by httpc*.c only: a client and a transfer on the inside. Everything belongs to the loop's thread.
+ *
+ *   httpc.c       the client: curl's multi handle on the loop, queue of starts, resumes, cancels, the end of transfers
+ *   httpc_xfer.c  one transfer: curl's options, callbacks, time limits, what an error is called
+ *   httpc_url.c   URLs by our own strict rules; idle connections a host
+ */
+#ifndef MSWARM_BASE_HTTPC_PRIV_H
+#define MSWARM_BASE_HTTPC_PRIV_H
+
+#include "base/httpc.h"
+
+#include <curl/curl.h>
+
+#define HTTPC_IDLE_KEPT		64       /* idle handles that httpc_trim leaves */
+#define HTTPC_IDLE_MAX		1024     /* idle handles between two trims */
+#define HTTPC_LOOKUPS_MAX	8        /* each is a thread of curl's: design.md 5.12 */
+#define HTTPC_GHOST_MS		5000     /* how long a look-up that nobody waits for any more counts */
+#define HTTPC_SLICE		16       /* starts at a time: about 1 ms */
+#define HTTPC_HEAD_MAX		(64 * 1024)
+#define HTTPC_ORIGINS_MAX	64
+#define HTTPC_CONNS_MAX		1024     /* connections kept, all hosts */
+
+enum httpc_where {
+	HTTPC_IDLE,                  /* in the pool of handles */
+	HTTPC_WAITING,               /* started, not yet given to curl */
+	HTTPC_RUNNING,
+	HTTPC_DOOMED,                /* cancelled from inside a curl callback: taken off as soon as that returns */
+	HTTPC_ENDING,                /* on_done is running */
+};
+
+struct httpc_list {                  /* doubly linked, by the member "link" of transfers */
+	struct httpc_xfer *first, *last;
+};
+
+struct httpc_origin {                /* idle connections of one host, when they are limited */
+	char name[160];
+	unsigned kept, claimed;      /* idle now; running transfers that will keep theirs */
+};
+
+struct httpc_xfer {
+	struct httpc *c;
+	CURL *easy;
+	struct httpc_xfer *next, *prev;              /* in one of the client's lists, by where */
+	struct httpc_xfer *next_resume;
+	enum httpc_where where;
+	enum httpc_phase phase;
+	const struct httpc_ops *ops;                 /* borrowed until the end */
+	void *ctx;
+	struct curl_slist *headers;                  /* owned */
+	struct loop_timer limit;                     /* the next of the four limits; moved lazily, never by a chunk */
+	int64_t start_ms, last_ms;                   /* last_ms: of the last body byte, the head or a resume */
+	int64_t connect_ms, first_byte_ms, idle_ms, total_ms;
+	uint64_t max_body, received;
+	struct httpc_origin *origin;                 /* NULL: idle connections are not counted */
+	size_t head_bytes;
+	int status;
+	int64_t content_length;
+	char content_type[128], retry_after[64];
+	struct err e;                                /* e.code: why we ended it ourselves; E_OK otherwise */
+	bool is_name, is_resolving;                  /* needs a look-up; holds one of the 8 places */
+	bool is_head_done, is_paused, is_to_resume, is_fresh, has_claim;
+};
+
+struct httpc {
+	struct loop *loop;
+	CURLM *multi;
+	char *ca_file, *user_agent;
+	size_t max_idle_per_host;
+	struct loop_timer curl_timer;                /* what curl asked for */
+	struct loop_timer kick;                      /* starts and resumes */
+	struct httpc_list waiting, running, doomed, idle;
+	struct httpc_xfer *resume_first, *resume_last;
+	size_t active, idle_count, lookups;
+	int64_t ghosts[HTTPC_LOOKUPS_MAX];           /* until when an abandoned look-up counts; 0 = free */
+	bool is_in_curl;                             /* a curl function that may call back is on the stack */
+	bool is_lame;                                /* a socket may be watched by nobody: see heal() */
+	struct httpc_origin origins[HTTPC_ORIGINS_MAX];
+	size_t origin_count;
+};
+
+/* httpc.c */
+void httpc_list_add(struct httpc_list *l, struct httpc_xfer *x);
+void httpc_list_del(struct httpc_list *l, struct httpc_xfer *x);
+void httpc_finish(struct httpc_xfer *x, enum errc rc);      /* take off, tell, recycle; not from inside curl */
+void httpc_lookup_ended(struct httpc_xfer *x);              /* its place may go to another */
+
+/* httpc_xfer.c */
+MUST_CHECK enum errc httpc_xfer_new(struct httpc *c, struct httpc_xfer **ret, struct err *e);
+void httpc_xfer_free(struct httpc_xfer *x);
+MUST_CHECK enum errc httpc_xfer_set(struct httpc_xfer *x, const struct httpc_req *r, struct err *e);
+void httpc_xfer_clear(struct httpc_xfer *x);                /* what belongs to one request */
+void httpc_xfer_arm(struct httpc_xfer *x);                  /* arm the first limit */
+enum errc httpc_xfer_judge(struct httpc_xfer *x, CURLcode code); /* fills x->e */
+
+/* httpc_url.c */
+struct httpc_url {
+	struct slice host;                           /* without brackets */
+	struct slice origin;                         /* scheme://host:port as spelled */
+	bool is_literal;                             /* address or localhost: no look-up */
+	bool is_loopback;
+};
+bool httpc_url_split(struct slice url, struct httpc_url *ret);
+struct httpc_origin *httpc_origin_get(struct httpc *c, struct slice name); /* NULL: table full, keep nothing */
+void httpc_origin_begin(struct httpc_xfer *x, bool is_reused);  /* connected: may the connection be kept? */
+void httpc_origin_end(struct httpc_xfer *x, bool is_kept);
+
+#endif

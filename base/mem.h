@@ -1,0 +1,33 @@
+/*
+ * The one allocator: every allocation of the node, cJSON, SQLite and curl goes through here, so that a test can make
+ * the Nth one fail. A failed allocation returns NULL and is an error like any other.
+ *
+ * Threads: any. mem_test_fail_at is for tests only, set before other threads run.
+ */
+#ifndef MSWARM_BASE_MEM_H
+#define MSWARM_BASE_MEM_H
+
+#include "base/attr.h"
+
+#include <stdint.h>
+
+void *mem_alloc(size_t n) MUST_CHECK;
+void *mem_calloc(size_t count, size_t size) MUST_CHECK;   /* zeroed; NULL also when count * size overflows */
+void *mem_realloc(void *p, size_t n) MUST_CHECK;
+void mem_free(void *p);                                   /* NULL is fine */
+char *mem_strdup(const char *s) MUST_CHECK;
+char *mem_strndup(const char *s, size_t n) MUST_CHECK;    /* copies exactly n bytes and adds a NUL */
+
+#define NEW(type) ((type *)mem_calloc(1, sizeof(type)))
+
+void mem_auto_free(void *p);                              /* cleanup for a pointer variable */
+#define AUTO_FREE CLEANUP(mem_auto_free)
+
+void mem_wipe(void *p, size_t n);                         /* not optimised away */
+void mem_trim(void);                                      /* give free heap pages back to the system (malloc_trim) */
+
+/* Tests: the nth allocation from now fails (1 = the next), and every one after it when sticky; 0 switches off. */
+void mem_test_fail_at(uint64_t nth, int sticky);
+uint64_t mem_test_count(void);                            /* allocations since the last mem_test_fail_at */
+
+#endif

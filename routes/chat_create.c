@@ -1,0 +1,519 @@
+/*
+ * POST /v1/chat/completions: a chat of a local client, streamed or plain, relayed from a model runner.
+ *
+ * parse (on the pool when large) -> wait for the first inventory -> resolve the model -> call (admission, transfer) ->
+ * events made right by llm/chunk, or joined by llm/completion. The status line of a stream is held until the runner's
+ * first event, at most status_hold_ms; after that failures travel inside the stream. Everything on the connection's loop.
+ *
+ * A struct chat ends when it has neither a request (q) nor a call nor work on the pool nor a letter on its way.
+ */
+#include "routes/chat.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "llm/chunk.h"
+#include "llm/completion.h"
+#include "llm/inventory.h"
+#include "routes/accounting.h"
+#include "routes/auth.h"
+#include "routes/sink.h"
+
+#define REPLY_MAX (64u << 20)
+#define LINGER_MS 1000                 /* a runner that has said [DONE] may close its transfer in this time */
+
+struct chat {
+	struct req *q;                 /* NULL once answered */
+	struct loop_ctx *ctx;
+	struct call_chat *cc;
+	struct call *call;
+	struct agents *agents;
+	const struct agent *agent;     /* who answers; NULL before the runner did */
+	struct chunk *chunk;           /* the client wants a stream */
+	struct completion *join;       /* the client wants a whole, the runner streams */
+	struct sink sink;
+	struct loop_timer hold;        /* status_hold_ms; later LINGER_MS */
+	struct pool_job parse;
+	struct inventory_waiter wait;
+	struct chat_usage usage;
+	struct err parse_err;
+	enum errc parse_rc;
+	int64_t started_mono_ms;
+	char key_id[20];
+	bool is_on_pool, is_waiting, is_answered, is_counted;
+};
+
+/* ---- end of a chat ---- */
+
+static void release(struct chat *c)
+{
+	if (c->q || c->call || c->is_on_pool || c->is_waiting)
+		return;
+	loop_timer_cancel(c->ctx->loop, &c->hold);
+	chunk_free(c->chunk);
+	completion_free(c->join);
+	agents_unref(c->agents);
+	call_chat_unref(c->cc);
+	mem_free(c);
+}
+
+static void count(struct chat *c, bool is_error)
+{
+	const struct chat_usage *u = c->chunk ? chunk_usage(c->chunk) : &c->usage;
+	struct accounting_entry n = { .agent = c->agent ? c->agent->slug : "", .key_id = c->key_id, .is_error = is_error,
+				      .total_ms = loop_now_ms(c->ctx->loop) - c->started_mono_ms };
+
+	if (c->is_counted || !c->agent)
+		return;
+	c->is_counted = true;
+	if (u->is_known) {
+		n.prompt_tokens = u->prompt_tokens;
+		n.completion_tokens = u->completion_tokens;
+	}
+	accounting_add(c->ctx->accounting, &n);
+}
+
+/* The answer is queued whole: the request is no longer ours. */
+static void answer(struct chat *c)
+{
+	struct req *q = c->q;
+
+	c->q = NULL;
+	c->is_answered = true;
+	sink_done(&c->sink);
+	loop_timer_cancel(c->ctx->loop, &c->hold);
+	reply_done(q);
+}
+
+/* The answer is whole; the runner may close its transfer in peace, so that the connection can serve again. */
+static void linger(struct chat *c)
+{
+	if (c->call)
+		loop_timer_set(c->ctx->loop, &c->hold, loop_now_ms(c->ctx->loop) + LINGER_MS);
+}
+
+/* ---- failure ---- */
+
+static int status_of(const struct chat_error *ce)
+{
+	if (ce->status)
+		return ce->status;
+	return slice_eq(slice_str(ce->type), SLICE("invalid_request_error")) ? 400 : 502;
+}
+
+static void fail_plain(struct chat *c, const struct chat_error *ce, int64_t retry_s, bool is_started)
+{
+	struct reply *rep = &c->q->reply;
+	struct err e = { 0 };
+
+	buf_clear(&rep->body);
+	rep->status = status_of(ce);
+	if (chat_error_json(ce, &rep->body, &e))
+		buf_clear(&rep->body);
+	reply_retry(rep, rep->status, retry_s, is_started);
+	answer(c);
+}
+
+static void fail(struct chat *c, const struct chat_error *ce, int64_t retry_s, bool is_started)
+{
+	struct err e = { 0 };
+
+	count(c, true);
+	if (!c->q || c->is_answered)
+		return;
+	if (!c->sink.is_open) {
+		fail_plain(c, ce, retry_s, is_started);
+		return;
+	}
+	c->is_answered = true;
+	if (buf_add_str(&c->sink.out, "data: ", &e) || chat_error_json(ce, &c->sink.out, &e) || buf_add_str(&c->sink.out, "\n\n", &e))
+		log_event(LOG_WARN, "chat.cut", "reason=no_memory");
+	sink_end(&c->sink);
+}
+
+static void fail_err(struct chat *c, const struct err *e)
+{
+	struct chat_error ce;
+
+	chat_error_from_err(e, &ce);
+	fail(c, &ce, 0, c->agent != NULL);
+}
+
+/* ---- the client's side ---- */
+
+static void on_hold(struct loop_timer *t)
+{
+	struct chat *c = CONTAINER_OF(t, struct chat, hold);
+	struct err e = { 0 };
+
+	if (!c->q) {                            /* the runner did not let go in time */
+		call_cancel(TAKE(c->call));
+		release(c);
+		return;
+	}
+	if (c->sink.is_open || c->is_answered)
+		return;
+	if (buf_add_str(&c->sink.out, ": waiting for the runner\n\n", &e) || sink_open(&c->sink, "no-cache", &e))
+		fail_err(c, &e);
+}
+
+/* The client of a waiting request has left: the work stops. */
+static void on_gone(struct req *q)
+{
+	struct chat *c = q->handler_state;
+
+	c->q = NULL;
+	sink_done(&c->sink);
+	call_cancel(TAKE(c->call));
+	count(c, true);
+	if (c->is_waiting && inventory_wait_cancel(c->ctx->svc->inventory, &c->wait))
+		c->is_waiting = false;
+	release(c);
+}
+
+/* The client of a stream has read all, or left. A runner that has said its last word may close in peace. */
+static void on_closed(struct sink *s, bool is_complete)
+{
+	struct chat *c = CONTAINER_OF(s, struct chat, sink);
+
+	count(c, !is_complete);
+	c->q = NULL;
+	sink_done(s);
+	if (is_complete && c->chunk && chunk_is_done(c->chunk))
+		linger(c);
+	else
+		call_cancel(TAKE(c->call));
+	release(c);
+}
+
+static void on_stopping(struct sink *s)
+{
+	struct chat *c = CONTAINER_OF(s, struct chat, sink);
+	struct err e = { 0 };
+
+	call_cancel(TAKE(c->call));
+	err_set(&e, E_DRAINING, "the node is stopping");
+	fail_err(c, &e);
+}
+
+/* ---- the runner's side ---- */
+
+static void on_start(void *ctx, const struct agent *agent, bool is_stream)
+{
+	struct chat *c = ctx;
+	struct err e = { 0 };
+	struct completion_opts o = { .model = slice_str(c->cc->chat.model), .created_s = clock_wall_ms() / 1000 };
+
+	c->agent = agent;
+	if (!c->cc->chat.is_stream && is_stream && completion_new(&o, REPLY_MAX, &c->join, &e))
+		fail_err(c, &e);
+}
+
+/* All of the stream is in out: end it. */
+static void end_stream(struct chat *c)
+{
+	struct chat_error ce = { 0 };
+	struct err e = { 0 };
+	enum errc rc = chunk_finish(c->chunk, &c->sink.out, &ce, &e);
+
+	if (!rc && !c->sink.is_open)
+		rc = sink_open(&c->sink, "no-cache", &e);
+	if (rc == E_UPSTREAM) {
+		fail(c, &ce, 0, true);
+		return;
+	}
+	if (rc) {
+		fail_err(c, &e);
+		return;
+	}
+	c->is_answered = true;
+	sink_end(&c->sink);
+}
+
+static enum call_take event_to_stream(struct chat *c, const struct sse_event *ev)
+{
+	struct chat_error ce = { 0 };
+	struct err e = { 0 };
+	enum errc rc = chunk_event(c->chunk, ev, &c->sink.out, &ce, &e);
+
+	if (!rc && c->sink.out.n && !c->sink.is_open)
+		rc = sink_open(&c->sink, "no-cache", &e);
+	if (rc) {
+		c->call = NULL;
+		if (rc == E_UPSTREAM)
+			fail(c, &ce, 0, true);
+		else
+			fail_err(c, &e);
+		return CALL_STOP;
+	}
+	if (!chunk_is_done(c->chunk))
+		return sink_push(&c->sink);
+	end_stream(c);
+	linger(c);
+	return CALL_MORE;
+}
+
+static void end_join(struct chat *c)
+{
+	struct chat_error ce = { 0 };
+	struct err e = { 0 };
+	enum errc rc = completion_finish(c->join, &c->q->reply.body, &c->usage, &ce, &e);
+
+	if (rc == E_UPSTREAM) {
+		fail(c, &ce, 0, true);
+	} else if (rc) {
+		fail_err(c, &e);
+	} else {
+		count(c, false);
+		answer(c);
+	}
+}
+
+static enum call_take event_to_join(struct chat *c, const struct sse_event *ev)
+{
+	struct chat_error ce = { 0 };
+	struct err e = { 0 };
+	enum errc rc = completion_event(c->join, ev, &ce, &e);
+
+	if (rc) {
+		c->call = NULL;
+		if (rc == E_UPSTREAM)
+			fail(c, &ce, 0, true);
+		else
+			fail_err(c, &e);
+		return CALL_STOP;
+	}
+	if (completion_is_done(c->join)) {
+		end_join(c);
+		linger(c);
+	}
+	return CALL_MORE;
+}
+
+static enum call_take on_event(void *ctx, const struct sse_event *ev)
+{
+	struct chat *c = ctx;
+	enum call_take take;
+
+	if (c->is_answered)
+		return CALL_MORE;               /* after [DONE]: what a runner may still say is nobody's */
+	if (!c->chunk && !c->join) {            /* no memory for it: failed in on_start */
+		c->call = NULL;
+		take = CALL_STOP;
+	} else {
+		take = c->chunk ? event_to_stream(c, ev) : event_to_join(c, ev);
+	}
+	if (take == CALL_STOP)
+		release(c);
+	return take;
+}
+
+static void on_reply(void *ctx, struct slice body)
+{
+	struct chat *c = ctx;
+	struct completion_opts o = { .model = slice_str(c->cc->chat.model), .created_s = clock_wall_ms() / 1000 };
+	struct chat_error ce = { 0 };
+	struct err e = { 0 };
+	enum errc rc;
+
+	if (c->chunk)
+		rc = chunk_from_reply(c->chunk, body, &c->sink.out, &ce, &e);
+	else
+		rc = completion_fix(body, &o, &c->q->reply.body, &c->usage, &ce, &e);
+	if (rc == E_UPSTREAM)
+		fail(c, &ce, 0, true);
+	else if (rc)
+		fail_err(c, &e);
+}
+
+static void on_end(void *ctx, const struct call_end *end)
+{
+	struct chat *c = ctx;
+
+	c->call = NULL;
+	c->sink.call = NULL;
+	if (c->is_answered || !c->q) {
+		release(c);
+		return;
+	}
+	if (end->rc)
+		fail(c, &end->error, end->retry_after_s, end->is_started);
+	else if (c->chunk)
+		end_stream(c);
+	else if (c->join)
+		end_join(c);
+	else {
+		count(c, false);
+		answer(c);
+	}
+	release(c);
+}
+
+static const struct call_ops chat_call_ops = { .on_start = on_start, .on_event = on_event, .on_reply = on_reply, .on_end = on_end };
+
+/* ---- start ---- */
+
+static enum errc resolve(struct chat *c, struct call_req *r, struct err *e)
+{
+	struct slice model = slice_str(c->cc->chat.model);
+	enum errc rc = agents_resolve(c->agents, model, r->candidates, &r->candidate_count, e);
+
+	if (rc == E_UNHEALTHY)
+		inventory_refresh(c->ctx->svc->inventory);
+	if (rc)
+		return rc;
+	if (!auth_allows_model(c->ctx->svc->auth, c->key_id, model))
+		return err_set_param(e, E_MODEL_NOT_FOUND, "model",
+				     "The model `" SLICE_FMT "` does not exist or you do not have access to it.", SLICE_ARG(slice_cut(model, 128)));
+	return E_OK;
+}
+
+static enum errc start(struct chat *c, struct err *e)
+{
+	struct svc *svc = c->ctx->svc;
+	struct call_env env = { .loop = c->ctx->loop, .client = c->ctx->client, .admission = svc->admission, .pool = svc->pool, .cfg = svc->cfg };
+	struct call_req r = { .chat = c->cc, .wants_stream = c->cc->chat.is_stream, .class = ADMIT_LOCAL,
+			      .client = c->key_id[0] ? c->key_id : "local", .client_max = auth_max_concurrent(svc->auth, c->key_id),
+			      .ops = &chat_call_ops, .ctx = c };
+	struct chunk_opts o = { .model = slice_str(c->cc->chat.model), .created_s = clock_wall_ms() / 1000,
+				.wants_usage = c->cc->chat.wants_usage };
+	enum errc rc;
+
+	c->agents = inventory_get(svc->inventory);
+	r.agents = c->agents;
+	rc = resolve(c, &r, e);
+	if (!rc && c->cc->chat.is_stream)
+		rc = chunk_new(&o, &c->chunk, e);
+	if (!rc)
+		rc = call_start(&env, &r, &c->call, e);
+	if (rc)
+		return rc;
+	c->sink.call = c->call;
+	if (c->cc->chat.is_stream)
+		loop_timer_set(c->ctx->loop, &c->hold, c->started_mono_ms + svc->cfg->status_hold_ms);
+	return E_OK;
+}
+
+static void start_late(struct chat *c)
+{
+	struct err e = { 0 };
+
+	if (start(c, &e))
+		fail_err(c, &e);
+	release(c);
+}
+
+static void on_inventory(struct loop_msg *m)
+{
+	struct chat *c = CONTAINER_OF(m, struct chat, wait.msg);
+
+	c->is_waiting = false;
+	if (c->q)
+		start_late(c);
+	else
+		release(c);
+}
+
+static bool must_wait(struct chat *c)
+{
+	c->wait.msg.fn = on_inventory;
+	c->wait.loop = c->ctx->loop;
+	c->is_waiting = inventory_wait_first(c->ctx->svc->inventory, &c->wait);
+	return c->is_waiting;
+}
+
+static void log_model(struct req *q, const char *model)
+{
+	size_t n = 0;
+
+	for (; model[n] && n + 1 < sizeof(q->model); n++)
+		q->model[n] = (unsigned char)model[n] <= ' ' || model[n] == '"' || model[n] == 0x7f ? '_' : model[n];
+	q->model[n] = '\0';
+}
+
+static void parse_work(struct pool_job *j)     /* THREAD(pool) */
+{
+	struct chat *c = CONTAINER_OF(j, struct chat, parse);
+
+	c->parse_rc = chat_parse(buf_slice(&c->cc->text), &c->cc->chat, &c->parse_err);
+}
+
+static void parse_done(struct loop_msg *m)
+{
+	struct chat *c = CONTAINER_OF(m, struct chat, parse.done);
+
+	c->is_on_pool = false;
+	if (!c->q) {
+		release(c);
+		return;
+	}
+	if (c->parse_rc) {
+		fail_err(c, &c->parse_err);
+		release(c);
+		return;
+	}
+	log_model(c->q, c->cc->chat.model);
+	if (!must_wait(c))
+		start_late(c);
+}
+
+static enum errc parse_on_pool(struct chat *c, struct err *e)
+{
+	c->parse.work = parse_work;
+	c->parse.loop = c->ctx->loop;
+	c->parse.done.fn = parse_done;
+	if (pool_submit(c->ctx->svc->pool, &c->parse, e))
+		return e->code;
+	c->is_on_pool = true;
+	reply_later(c->q, c, on_gone);
+	return E_OK;
+}
+
+static enum errc parse_here(struct chat *c, struct err *e)
+{
+	enum errc rc = chat_parse(buf_slice(&c->cc->text), &c->cc->chat, e);
+
+	if (rc)
+		return rc;
+	log_model(c->q, c->cc->chat.model);
+	if (!must_wait(c)) {
+		rc = start(c, e);
+		if (rc)
+			return rc;
+	}
+	reply_later(c->q, c, on_gone);
+	return E_OK;
+}
+
+enum errc route_chat_create(struct req *q, struct reply *rep, struct err *e)
+{
+	struct chat *c;
+	struct buf body;
+	enum errc rc;
+
+	(void)rep;
+	if (node_refuses(q->ctx->svc, DRAIN_ALL))
+		return err_set(e, E_DRAINING, "the node is draining: no new chats");
+	c = NEW(struct chat);
+	if (!c)
+		return err_set(e, E_NO_MEMORY, "no memory for a chat");
+	body = req_take_body(q);
+	if (call_chat_new(&body, &c->cc, e)) {
+		buf_done(&body);
+		mem_free(c);
+		return e->code;
+	}
+	c->q = q;
+	c->ctx = q->ctx;
+	c->started_mono_ms = q->started_mono_ms;
+	c->hold.fn = on_hold;
+	memcpy(c->key_id, q->key_id, sizeof(c->key_id));
+	sink_init(&c->sink, q, on_closed, on_stopping);
+	rc = c->cc->text.n > CHAT_POOL_BYTES ? parse_on_pool(c, e) : parse_here(c, e);
+	if (rc) {
+		c->q = NULL;
+		sink_done(&c->sink);
+		release(c);
+	}
+	return rc;
+}

@@ -1,0 +1,194 @@
+/*
+ * The node as a whole: made, ready line, waiting for signals, freed in reverse order. Called by cmd_serve on main.
+ */
+#include "server/app_priv.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "server/notify.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#define BROKEN_DRAIN_MS 25000  /* with the stop behind it below the 30 s of design.md 5.17 */
+#define BROKEN_GRACE_MS 1000
+
+void app_wake(struct app *a, enum app_event what)
+{
+	const uint64_t one = 1;
+
+	atomic_fetch_or(&a->events, (unsigned)what);
+	if (write(a->wake_fd, &one, sizeof(one)) < 0)
+		must(errno == EAGAIN); /* the counter is full: main is awake */
+}
+
+enum errc app_new(const struct app_opts *o, struct app **ret, struct err *e)
+{
+	struct app *a = NEW(struct app);
+
+	thread_must_be(THREAD_MAIN);
+	if (!a)
+		return err_set(e, E_NO_MEMORY, "no memory");
+	a->o = *o;
+	a->cfg = o->cfg;
+	a->lock_fd = a->listen_fd = a->wake_fd = a->signal_fd = -1;
+	enum errc rc = app_boot(a, e);
+
+	if (rc) {
+		app_free(a);
+		return rc;
+	}
+	*ret = a;
+	return E_OK;
+}
+
+struct svc *app_svc(struct app *a)
+{
+	return &a->svc;
+}
+
+unsigned app_wait(struct app *a, int64_t timeout_ms, unsigned *signals)
+{
+	struct pollfd fds[2] = { { .fd = a->signal_fd, .events = POLLIN }, { .fd = a->wake_fd, .events = POLLIN } };
+	struct signalfd_siginfo info;
+	uint64_t count;
+
+	(void)poll(fds, 2, timeout_ms < 0 ? -1 : timeout_ms > 60000 ? 60000 : (int)timeout_ms);
+	if (read(a->wake_fd, &count, sizeof(count)) < 0)
+		must(errno == EAGAIN);
+	while (read(a->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
+		(*signals)++;
+	return atomic_exchange(&a->events, 0);
+}
+
+/* The store will take nothing more: running chats may finish, new work is refused, then the node leaves to be restarted. */
+static void drain_broken(struct app *a, unsigned *signals)
+{
+	int64_t end_ms = clock_mono_ms() + BROKEN_DRAIN_MS;
+
+	log_event(LOG_ERROR, "store.broken", "what=\"a sync failed; draining, then leaving to be restarted\"");
+	atomic_store(&a->svc.state.drain, DRAIN_ALL);
+	while (clock_mono_ms() < end_ms && *signals == 0) {
+		struct admission_stats st = { 0 };
+		int64_t left = 0;
+
+		admission_stats(a->svc.admission, &st);
+		for (size_t i = 0; i < ADMIT__COUNT; i++)
+			left += st.running[i] + st.queued[i];
+		if (left == 0)
+			return;
+		(void)app_wait(a, 100, signals);
+	}
+}
+
+enum errc app_run(struct app *a, int *ret_exit, struct err *e)
+{
+	unsigned signals = 0;
+	bool is_broken = false, wants_banner = a->o.is_verbose || isatty(STDOUT_FILENO) == 1;
+
+	(void)e;
+	thread_must_be(THREAD_MAIN);
+	app_print_ready(a);
+	(void)notify_send("READY=1\nSTATUS=serving");
+	while (signals == 0 && !is_broken) {
+		unsigned events = app_wait(a, -1, &signals);
+
+		is_broken = events & APP_BROKEN;
+		if ((events & APP_INVENTORY) && wants_banner)
+			app_print_banner(a);
+	}
+	(void)notify_send("STOPPING=1\nSTATUS=stopping");
+	log_event(LOG_INFO, "node.stopping", "reason=%s", is_broken ? "store_broken" : "signal");
+	if (is_broken)
+		drain_broken(a, &signals);
+	app_stop(a, is_broken ? BROKEN_GRACE_MS : a->cfg->stop_grace_ms, is_broken ? 0 : signals);
+	log_event(LOG_INFO, "node.stopped", "uptime_ms=%lld", (long long)(clock_mono_ms() - a->svc.started_mono_ms));
+	*ret_exit = is_broken ? 1 : 0;
+	return E_OK;
+}
+
+/* ---- freeing: the reverse of app_boot.c ---- */
+
+/* Threads that still run: only after a boot that failed half-way; nothing is in progress yet. */
+static void end_threads(struct app *a)
+{
+	for (unsigned i = 0; i < a->loop_count; i++) {
+		if (a->loops[i].thread.is_started)
+			loop_stop(a->ctxs[i].loop);
+		thread_join(&a->loops[i].thread);
+	}
+	if (a->super_thread.is_started)
+		loop_post(a->super, &a->super_stop_msg);
+	thread_join(&a->super_thread);
+}
+
+static void free_loop(struct app_loop *l)
+{
+	struct loop_ctx *ctx = l->ctx;
+
+	if (!ctx)
+		return;
+	/* With a request left open libmicrohttpd would abort: then its memory stays, the process ends anyway. */
+	if (l->http && http_requests_open(l->http) == 0)
+		http_free(l->http);
+	else if (l->http)
+		log_event(LOG_WARN, "http.abandoned", "requests=%zu", http_requests_open(l->http));
+	httpc_free(ctx->client);
+	if (ctx->accounting)
+		accounting_flush_wait(ctx->accounting);
+	accounting_free(ctx->accounting);
+	store_reader_close(ctx->reader);
+}
+
+static void free_fd(int *fd)
+{
+	if (*fd >= 0)
+		(void)close(*fd);
+	*fd = -1;
+}
+
+static void free_pem(char *pem)
+{
+	if (pem)
+		mem_wipe(pem, strlen(pem));
+	mem_free(pem);
+}
+
+void app_free(struct app *a)
+{
+	if (!a)
+		return;
+	thread_must_be(THREAD_MAIN);
+	end_threads(a);
+	control_stop(a->control);
+	for (unsigned i = 0; i < a->loop_count; i++)
+		free_loop(&a->loops[i]);
+	pool_free(a->svc.pool);
+	inventory_free(a->svc.inventory);
+	httpc_free(a->super_client);
+	admission_free(a->svc.admission);
+	auth_free(a->svc.auth);
+	store_close(a->svc.store);
+	/* The store's last letters went to loops that do not run any more: their senders are freed with control. */
+	control_free(a->control);
+	for (unsigned i = 0; i < a->loop_count; i++)
+		loop_free(a->ctxs[i].loop);
+	loop_free(a->super);
+	free_fd(&a->listen_fd);
+	free_fd(&a->lock_fd);
+	if (a->has_httpc)
+		httpc_global_done();
+	if (a->has_log)
+		log_stop();
+	log_secrets_clear();
+	free_fd(&a->signal_fd);
+	free_fd(&a->wake_fd);
+	free_pem(a->shared.tls_cert_pem);
+	free_pem(a->shared.tls_key_pem);
+	secret_done(&a->secret);
+	mem_free(a->node_id);
+	mem_free(a);
+}

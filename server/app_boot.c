@@ -1,0 +1,330 @@
+/*
+ * The boot, in order: state folder, lock, store, secret, auth, inventory, admission, socket, loops, supervisor. Nothing
+ * here waits for a network or a process: the node answers /healthz a few milliseconds after it was started.
+ * Called by app_new on main.
+ */
+#include "server/app_priv.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "server/dispatch.h"
+#include "server/nodeid.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define POOL_THREADS 2
+#define POOL_QUEUE 1024
+#define TLS_FILE_MAX (256 * 1024)
+#define NOFILE_MAX (1 << 20)
+#define NOFILE_RESERVE 256     /* files, readers, probes: what is no client and no runner */
+
+/* nohup and background shells ignore signals for us; once blocked, they would arrive all the same. */
+static void add_unless_ignored(sigset_t *set, int number)
+{
+	struct sigaction now;
+
+	if (sigaction(number, NULL, &now) == 0 && now.sa_handler != SIG_IGN)
+		sigaddset(set, number);
+}
+
+static enum errc open_process(struct app *a, struct err *e)
+{
+	const struct sigaction ignore = { .sa_handler = SIG_IGN };
+	sigset_t ours;
+	enum errc rc;
+
+	umask(077);
+	sigaction(SIGPIPE, &ignore, NULL);
+	if (getrlimit(RLIMIT_NOFILE, &a->nofile_before) == 0) {
+		struct rlimit more = a->nofile_before;
+
+		more.rlim_cur = more.rlim_max < NOFILE_MAX ? more.rlim_max : NOFILE_MAX;
+		if (more.rlim_cur > a->nofile_before.rlim_cur)
+			(void)setrlimit(RLIMIT_NOFILE, &more);
+	}
+	sigemptyset(&ours);
+	sigaddset(&ours, SIGTERM);
+	add_unless_ignored(&ours, SIGINT);
+	add_unless_ignored(&ours, SIGHUP);
+	if (pthread_sigmask(SIG_BLOCK, &ours, NULL) != 0)
+		return err_set(e, E_INTERNAL, "cannot block signals");
+	a->signal_fd = signalfd(-1, &ours, SFD_CLOEXEC | SFD_NONBLOCK);
+	a->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (a->signal_fd < 0 || a->wake_fd < 0)
+		return err_set_os(e, E_IO, errno, "cannot watch signals");
+	rc = crypto_init(e);
+	if (rc == E_OK)
+		rc = httpc_global_init(e);
+	a->has_httpc = rc == E_OK;
+	return rc;
+}
+
+static void tell_warnings(const struct config *cfg)
+{
+	char quoted[LOG_MSG_MAX / 2];
+
+	for (size_t i = 0; i < cfg->warnings.n; i++)
+		log_event(LOG_WARN, "config.warned", "what=%s", log_quote(slice_str(cfg->warnings.v[i]), quoted, sizeof(quoted)));
+}
+
+static enum errc open_log(struct app *a, struct err *e)
+{
+	enum log_level level;
+
+	if (!log_level_parse(slice_str(a->cfg->log_level), &level))
+		return err_set(e, E_INVALID_VALUE, "log_level: debug, info, warn, error or off, not \"%.32s\"", a->cfg->log_level);
+	log_set_level(level);
+	enum errc rc = log_start(e);
+
+	a->has_log = rc == E_OK;
+	if (rc == E_OK)
+		tell_warnings(a->cfg);
+	return rc;
+}
+
+/* The node's folder becomes 0700: never do that to a folder that is everybody's, such as /tmp. */
+static enum errc open_state_dir(struct app *a, struct err *e)
+{
+	const char *dir = a->cfg->state_dir;
+	struct stat st;
+
+	if (stat(dir, &st) == 0 && (st.st_mode & (S_ISVTX | S_IWOTH)))
+		return err_set(e, E_FORBIDDEN, "%s: others may write here; the node needs a state folder of its own", dir);
+	enum errc rc = file_make_private_dir(dir, e);
+
+	if (rc)
+		return rc;
+	AUTO_FREE char *lock = file_join(dir, "lock");
+
+	if (!lock)
+		return err_set(e, E_NO_MEMORY, "no memory");
+	rc = file_lock(lock, &a->lock_fd, e);
+	return rc == E_CONFLICT ? err_prefix(e, "another node runs on this state folder") : rc;
+}
+
+static void on_store_broken(void *ctx)
+{
+	app_wake(ctx, APP_BROKEN);
+}
+
+static enum errc open_store(struct app *a, struct err *e)
+{
+	AUTO_FREE char *path = file_join(a->cfg->state_dir, "node.db");
+
+	if (!path)
+		return err_set(e, E_NO_MEMORY, "no memory");
+	const struct store_opts o = { .path = path, .max_queued = (size_t)a->cfg->store_queue_max,
+				      .on_broken = on_store_broken, .ctx = a };
+
+	return store_open(&o, &a->svc.store, e);
+}
+
+static enum errc open_identity(struct app *a, struct err *e)
+{
+	const struct config *cfg = a->cfg;
+	enum errc rc = nodeid_get(cfg, &a->node_id, e);
+
+	if (rc == E_OK)
+		rc = nodeid_secret(cfg, &a->secret, e);
+	if (rc)
+		return rc;
+	log_secret_add(secret_slice(&a->secret));
+	log_secret_add(slice_str(cfg->runtime_token));
+	log_secret_add(slice_str(cfg->enrollment_token));
+	a->svc.node_id = a->node_id;
+	a->svc.signing_secret = secret_slice(&a->secret);
+	a->svc.is_secret_shared = cfg->is_signing_secret_shared;
+	if (cfg->mode == MODE_DIRECT && *cfg->direct_base_url && !cfg->is_signing_secret_shared)
+		log_event(LOG_WARN, "secret.unshared", "what=\"direct jobs from a gateway are refused: set "
+			  "MSWARM_SELF_HOSTED_INVOCATION_SIGNING_SECRET to the secret that the gateway signs with\"");
+	return E_OK;
+}
+
+static enum errc open_auth(struct app *a, struct err *e)
+{
+	struct store_reader *reader = NULL;
+	enum errc rc = store_reader_open(a->svc.store, &reader, e);
+
+	if (rc == E_OK)
+		rc = auth_new(a->cfg, reader, &a->svc.auth, e);
+	store_reader_close(reader);
+	return rc;
+}
+
+static struct httpc_opts client_opts(void)
+{
+	return (struct httpc_opts){ .user_agent = "mswarm/" MSWARM_VERSION };
+}
+
+/* The supervisor's loop with what lives on it; it does not run yet. */
+static enum errc open_supervisor(struct app *a, struct err *e)
+{
+	const struct httpc_opts client = client_opts();
+	enum errc rc = loop_new("supervisor", &a->super, e);
+
+	if (rc == E_OK)
+		rc = httpc_new(a->super, &client, &a->super_client, e);
+	if (rc)
+		return rc;
+	const struct inventory_opts o = { .cfg = a->cfg, .loop = a->super, .client = a->super_client };
+
+	return inventory_new(&o, &a->svc.inventory, e);
+}
+
+static enum errc open_work(struct app *a, struct err *e)
+{
+	const struct config *cfg = a->cfg;
+	const struct admission_opts o = {
+		.bound = { [ADMIT_LOCAL] = cfg->max_local_requests,
+			   [ADMIT_JOB] = cfg->max_concurrent_llm_jobs ? cfg->max_concurrent_llm_jobs : cfg->max_concurrent_jobs },
+		.max_queued = cfg->max_queued_requests,
+	};
+	enum errc rc = admission_new(&o, &a->svc.admission, e);
+
+	return rc ? rc : pool_new(POOL_THREADS, POOL_QUEUE, &a->svc.pool, e);
+}
+
+static enum errc read_tls(const char *path, bool is_private, char **ret, struct err *e)
+{
+	AUTO_BUF text = BUF_MAX(TLS_FILE_MAX);
+	enum errc rc = is_private ? file_read_private(path, &text, e) : file_read(path, &text, e);
+
+	if (rc)
+		return rc;
+	*ret = buf_take(&text, NULL);
+	return *ret ? E_OK : err_set(e, E_NO_MEMORY, "no memory");
+}
+
+static enum errc open_socket(struct app *a, struct err *e)
+{
+	const struct config *cfg = a->cfg;
+	struct rlimit now = { .rlim_cur = 1024 };
+	enum errc rc = E_OK;
+
+	if (!*cfg->tls_cert != !*cfg->tls_key)
+		return err_set(e, E_INVALID_VALUE, "tls_cert and tls_key: both or none");
+	if (*cfg->tls_cert)
+		rc = read_tls(cfg->tls_cert, false, &a->shared.tls_cert_pem, e);
+	if (rc == E_OK && *cfg->tls_key)
+		rc = read_tls(cfg->tls_key, true, &a->shared.tls_key_pem, e);
+	if (rc)
+		return rc;
+	/* A streaming client needs a descriptor here and one at the runner. */
+	(void)getrlimit(RLIMIT_NOFILE, &now);
+	uint64_t room = now.rlim_cur > 2 * NOFILE_RESERVE ? (now.rlim_cur - NOFILE_RESERVE) / 2 : NOFILE_RESERVE / 2;
+
+	a->shared.max_connections = (uint64_t)cfg->max_connections < room ? (uint64_t)cfg->max_connections : room;
+	if (a->shared.max_connections < (uint64_t)cfg->max_connections)
+		log_event(LOG_INFO, "limit.lowered", "max_connections=%llu files=%llu",
+			  (unsigned long long)a->shared.max_connections, (unsigned long long)now.rlim_cur);
+	return http_listen(cfg->listen_host, (int)cfg->listen_port, &a->listen_fd, &a->svc.port, e);
+}
+
+static unsigned wanted_loops(const struct config *cfg)
+{
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (cfg->loops > 0)
+		return cfg->loops < APP_LOOPS_MAX ? (unsigned)cfg->loops : APP_LOOPS_MAX;
+	return cores < 1 ? 1 : cores < 4 ? (unsigned)cores : 4;
+}
+
+static enum errc open_loop(struct app *a, unsigned i, struct err *e)
+{
+	const struct httpc_opts client = client_opts();
+	struct loop_ctx *ctx = &a->ctxs[i];
+	struct app_loop *l = &a->loops[i];
+	char name[16] = { 'l', 'o', 'o', 'p', i < 10 ? (char)('0' + i) : '1', i < 10 ? '\0' : (char)('0' + i - 10), '\0' };
+
+	*ctx = (struct loop_ctx){ .svc = &a->svc, .index = i };
+	l->a = a;
+	l->ctx = ctx;
+	l->stop_msg.fn = app_on_stop;
+	l->end_msg.fn = app_on_end;
+	l->trim_msg.fn = app_on_trim;
+	enum errc rc = loop_new(name, &ctx->loop, e);
+
+	if (rc == E_OK)
+		rc = httpc_new(ctx->loop, &client, &ctx->client, e);
+	if (rc == E_OK)
+		rc = store_reader_open(a->svc.store, &ctx->reader, e);
+	if (rc == E_OK)
+		rc = accounting_new(ctx->loop, a->svc.store, &ctx->accounting, e);
+	if (rc)
+		return rc;
+	const struct http_opts o = { .ctx = ctx, .listen_fd = a->listen_fd, .shared = &a->shared, .ops = &dispatch_ops };
+
+	return http_new(&o, &l->http, e);
+}
+
+void app_loop_run(void *arg)
+{
+	struct app_loop *l = arg;
+
+	loop_run(l->ctx->loop);
+	if (atomic_fetch_add(&l->a->loops_ended, 1) + 1 == l->a->loop_count)
+		app_wake(l->a, APP_LOOPS_ENDED);
+}
+
+static enum errc open_loops(struct app *a, struct err *e)
+{
+	unsigned n = wanted_loops(a->cfg);
+	enum errc rc = E_OK;
+
+	a->svc.loops = a->ctxs;
+	for (unsigned i = 0; i < n; i++) {
+		a->loop_count = i + 1; /* app_free looks at this one too */
+		rc = open_loop(a, i, e);
+		if (rc)
+			return rc;
+	}
+	a->svc.loop_count = n;
+	for (unsigned i = 0; i < n; i++) {
+		rc = thread_start(&a->loops[i].thread, THREAD_LOOP, i, app_loop_run, &a->loops[i], e);
+		if (rc)
+			return rc;
+	}
+	return E_OK;
+}
+
+static enum errc start_supervisor(struct app *a, struct err *e)
+{
+	AUTO_FREE char *path = file_join(a->cfg->state_dir, "control.sock");
+
+	if (!path)
+		return err_set(e, E_NO_MEMORY, "no memory");
+	enum errc rc = control_new(&a->svc, a->super, path, &a->control, e);
+
+	if (rc)
+		return rc;
+	a->super_start_msg.fn = app_on_super_start;
+	a->super_stop_msg.fn = app_on_super_stop;
+	loop_post(a->super, &a->super_start_msg);
+	return thread_start(&a->super_thread, THREAD_SUPER, 0, app_super_run, a, e);
+}
+
+enum errc app_boot(struct app *a, struct err *e)
+{
+	static enum errc (*const steps[])(struct app *a, struct err *e) = {
+		open_process, open_log, open_state_dir, open_store, open_identity, open_auth,
+		open_supervisor, open_work, open_socket, open_loops, start_supervisor,
+	};
+
+	a->svc.cfg = a->cfg;
+	a->svc.started_mono_ms = clock_mono_ms();
+	atomic_store(&a->svc.state.drain, a->cfg->drain_mode ? DRAIN_ON : DRAIN_OFF);
+	for (size_t i = 0; i < ARRAY_LEN(steps); i++) {
+		enum errc rc = steps[i](a, e);
+
+		if (rc)
+			return rc;
+	}
+	return E_OK;
+}

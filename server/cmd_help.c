@@ -1,0 +1,72 @@
+/* help and version. The text comes from the rows of commands.def and config_keys.def. Main thread. */
+#include "server/cli.h"
+
+#include <stdio.h>
+
+static void print_commands(enum command_state state)
+{
+	for (size_t i = 0; i < command_count; i++) {
+		const struct command *row = &command_table[i];
+
+		if (row->state != state)
+			continue;
+		printf("  %s%s%s\n      %s\n", row->words, *row->args ? " " : "", row->args, row->help);
+	}
+}
+
+static void print_short(enum command_state state)
+{
+	for (size_t i = 0; i < command_count; i++) {
+		const struct command *row = &command_table[i];
+
+		if (row->state == state)
+			printf("  %-16s %s%s\n", row->words, state == COMMAND_ALIAS ? "= " : "", row->help);
+	}
+}
+
+struct setting {
+	const char *env, *flag, *help;
+};
+static const struct setting settings[] = {
+#define CFG_INT(name, def, lo, hi, flags, unit, json, env_, flag_, help_) { .env = env_, .flag = flag_, .help = help_ },
+#define CFG_BOOL(name, def, flags, json, env_, flag_, help_) { .env = env_, .flag = flag_, .help = help_ },
+#define CFG_STR(name, def, flags, json, env_, flag_, help_) { .env = env_, .flag = flag_, .help = help_ },
+#define CFG_LIST(name, def, flags, json, env_, flag_, help_) { .env = env_, .flag = flag_, .help = help_ },
+#include "base/config_keys.def"
+};
+
+static void print_settings(void)
+{
+	fputs("\nEnvironment (a flag on the command line comes first, then the environment, then config.json):\n", stdout);
+	fputs("  MSWARM_SELF_HOSTED_INVOCATION_SIGNING_SECRET\n      Secret that signs tokens; else signing.key, made when absent\n", stdout);
+	for (size_t i = 0; i < ARRAY_LEN(settings); i++)
+		if (*settings[i].env)
+			printf("  %s\n      %s\n", settings[i].env, settings[i].help);
+	fputs("\nFlags of serve and node run (setup options):\n", stdout);
+	for (size_t i = 0; i < ARRAY_LEN(settings); i++)
+		if (*settings[i].flag)
+			printf("  %.*s\n      %s\n", (int)strcspn(settings[i].flag, "!"), settings[i].flag, settings[i].help);
+	fputs("  --verbose\n      What the node found and how to call it, also when standard output is no terminal\n", stdout);
+}
+
+int cmd_help(struct cli *c)
+{
+	(void)c;
+	/* The first line is the reference's. */
+	fputs("Usage: mswarm <node|install|setup|start|doctor|once|daemon|serve|enroll|models|agents|status>\n"
+			  "       mswarm <token|keys|access|config|drain|version|help>\n\nCommands:\n", stdout);
+	print_commands(COMMAND_READY);
+	fputs("\nNot built yet:\n", stdout);
+	print_short(COMMAND_LATER);
+	fputs("\nCompatibility aliases:\n", stdout);
+	print_short(COMMAND_ALIAS);
+	print_settings();
+	fputs("\nLog options:\n  --log-level debug|info|warn|error|off, --no-access-log\n", stdout);
+	return cli_print(SLICE(""));
+}
+
+int cmd_version(struct cli *c)
+{
+	(void)c;
+	return cli_print(SLICE("mswarm " MSWARM_VERSION "\n"));
+}

@@ -1,0 +1,210 @@
+/* What the requests of the control socket do. THREAD(supervisor). The shapes stand in control.h. */
+#include "server/control_priv.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/thread.h"
+#include "llm/admission.h"
+#include "llm/inventory.h"
+#include "server/nodeid.h"
+
+#include <unistd.h>
+
+static const char *const drain_names[] = { [DRAIN_OFF] = "off", [DRAIN_ON] = "on", [DRAIN_ALL] = "all" };
+
+/* ---- status ---- */
+
+static void admission_json(struct svc *svc, struct jw *w)
+{
+	static const char *const names[] = { [ADMIT_LOCAL] = "local", [ADMIT_JOB] = "job" };
+	struct admission_stats st = { 0 };
+
+	admission_stats(svc->admission, &st);
+	jw_obj(w, "requests");
+	for (size_t i = 0; i < ADMIT__COUNT; i++) {
+		jw_obj(w, names[i]);
+		jw_i64(w, "running", st.running[i]);
+		jw_i64(w, "queued", st.queued[i]);
+		jw_i64(w, "bound", st.bound[i]);
+		jw_end(w);
+	}
+	jw_i64(w, "served", st.served);
+	jw_i64(w, "refused", st.refused);
+	jw_end(w);
+}
+
+static void loops_json(struct svc *svc, struct jw *w)
+{
+	jw_arr(w, "loops");
+	for (unsigned i = 0; i < svc->loop_count; i++) {
+		const struct loop_stats *st = loop_stats(svc->loops[i].loop);
+
+		jw_obj(w, NULL);
+		jw_str(w, "name", loop_name(svc->loops[i].loop));
+		jw_i64(w, "turns", atomic_load(&st->turns));
+		jw_i64(w, "stall_max_us", atomic_load(&st->stall_max_us));
+		jw_i64(w, "stall_5ms_count", atomic_load(&st->stall_5ms_count));
+		jw_i64(w, "turn_max_us", atomic_load(&st->turn_max_us));
+		jw_end(w);
+	}
+	jw_end(w);
+}
+
+static void agents_json(struct svc *svc, struct jw *w)
+{
+	struct agents *list = inventory_get(svc->inventory);
+
+	jw_arr(w, "agents");
+	for (size_t i = 0; i < list->n; i++) {
+		const struct agent *a = &list->v[i];
+
+		jw_obj(w, NULL);
+		jw_str(w, "id", a->slug);
+		jw_str(w, "model", a->model);
+		jw_str(w, "source", agent_source_name(a->source));
+		jw_str(w, "health", agent_health_name(a->health));
+		jw_bool(w, "is_exposed", a->is_exposed);
+		jw_bool(w, "is_listed", agent_is_listed(list, i));
+		jw_bool(w, "is_shared", a->is_shared);
+		jw_end(w);
+	}
+	jw_end(w);
+	agents_unref(list);
+}
+
+static enum errc op_status(struct svc *svc, struct jw *w, struct err *e)
+{
+	AUTO_BUF url = BUF_MAX(1024);
+	char mark[9];
+	enum errc rc = nodeid_url(svc->cfg, svc->port, &url, e);
+
+	if (rc)
+		return rc;
+	nodeid_secret_mark(svc->signing_secret, mark);
+	jw_i64(w, "pid", getpid());
+	jw_str(w, "version", MSWARM_VERSION);
+	jw_str(w, "node_id", svc->node_id);
+	jw_str(w, "mode", config_mode_name(svc->cfg->mode));
+	jw_str(w, "gateway", svc->cfg->mode == MODE_LOCAL ? "none" : "not connected");
+	jw_slice(w, "url", buf_slice(&url));
+	jw_str(w, "state_dir", svc->cfg->state_dir);
+	jw_i64(w, "uptime_s", (clock_mono_ms() - svc->started_mono_ms) / 1000);
+	jw_str(w, "drain", drain_names[atomic_load(&svc->state.drain)]);
+	jw_bool(w, "is_stopping", atomic_load(&svc->state.is_stopping));
+	jw_bool(w, "is_keyed", auth_is_keyed(svc->auth));
+	jw_bool(w, "is_secret_shared", svc->is_secret_shared);
+	jw_str(w, "secret_mark", mark);
+	jw_str(w, "store", store_state_name(store_state(svc->store)));
+	admission_json(svc, w);
+	loops_json(svc, w);
+	inventory_json(svc->inventory, w, "sources");
+	agents_json(svc, w);
+	return E_OK;
+}
+
+/* ---- drain ---- */
+
+static enum errc op_drain(struct svc *svc, const struct json *request, struct jw *w, struct err *e)
+{
+	struct slice mode = json_slice(json_get(request, "mode"));
+	int found = -1;
+
+	for (size_t i = 0; i < ARRAY_LEN(drain_names); i++)
+		if (slice_eq(mode, slice_str(drain_names[i])))
+			found = (int)i;
+	if (found < 0 && mode.n && !slice_eq(mode, SLICE("status")))
+		return err_set_param(e, E_INVALID_VALUE, "mode", "mode: on, off, all or status");
+	if (found >= 0 && atomic_exchange(&svc->state.drain, found) != found)
+		log_event(LOG_INFO, "drain.changed", "mode=%s", drain_names[found]);
+	jw_str(w, "drain", drain_names[atomic_load(&svc->state.drain)]);
+	return E_OK;
+}
+
+/* ---- keys: through the store, then into auth, then answered ---- */
+
+static void forget(struct control *c, struct key_op *op)
+{
+	for (struct key_op **at = &c->in_flight; *at; at = &(*at)->next)
+		if (*at == op) {
+			*at = op->next;
+			return;
+		}
+}
+
+struct control_key_op {
+	struct key_op op;              /* first: what the store and keyop know */
+	struct control *c;
+};
+
+static void on_stored(struct loop_msg *m)
+{
+	struct store_job *job = CONTAINER_OF(m, struct store_job, done);
+	struct key_op *op = CONTAINER_OF(job, struct key_op, job);
+	struct control *c = CONTAINER_OF(op, struct control_key_op, op)->c;
+	struct err e = job->e;
+	enum errc rc = job->rc;
+
+	thread_must_be(THREAD_SUPER);
+	if (rc == E_OK)
+		rc = key_op_apply(op, c->svc->auth, &e);
+	if (rc == E_OK)
+		log_event(LOG_INFO, "access.changed", "change=%s key=%s",
+			  op->kind == KEY_OP_ADD ? "key_added" : op->kind == KEY_OP_REVOKE ? "key_revoked" : "opened",
+			  op->kind == KEY_OP_ADD ? op->row.id : op->kind == KEY_OP_REVOKE ? op->revoked_id : "-");
+	if (op->owner)
+		control_answer(op->owner, op, rc ? &e : NULL);
+	forget(c, op);
+	key_op_done(op);
+	mem_free(op);
+}
+
+static enum errc op_key(struct control_conn *k, const struct json *request, const char *name, bool *ret_later, struct err *e)
+{
+	struct control_key_op *ck = NEW(struct control_key_op);
+	enum errc rc;
+
+	if (!ck)
+		return err_set(e, E_NO_MEMORY, "no memory");
+	rc = key_op_parse(request, name, &ck->op, e);
+	ck->c = k->c;
+	ck->op.owner = k;
+	ck->op.job.loop = k->c->loop;
+	ck->op.job.done.fn = on_stored;
+	if (rc == E_OK)
+		rc = store_submit(k->c->svc->store, &ck->op.job, e);
+	if (rc) {
+		key_op_done(&ck->op);
+		mem_free(ck);
+		return rc;
+	}
+	ck->op.next = k->c->in_flight;
+	k->c->in_flight = &ck->op;
+	k->pending = &ck->op;
+	*ret_later = true;
+	return E_OK;
+}
+
+/* ---- all ---- */
+
+enum errc control_request(struct control_conn *k, const struct json *request, struct jw *w, bool *ret_later, struct err *e)
+{
+	const char *op = json_str(json_get(request, "op"));
+	struct svc *svc = k->c->svc;
+
+	if (!op)
+		return err_set_param(e, E_MISSING_PARAMETER, "op", "op: required");
+	if (strcmp(op, "status") == 0)
+		return op_status(svc, w, e);
+	if (strcmp(op, "drain") == 0)
+		return op_drain(svc, request, w, e);
+	if (strcmp(op, "keys.list") == 0)
+		return key_op_list(k->c->reader, w, e);
+	if (strcmp(op, "refresh") == 0) {
+		inventory_refresh(svc->inventory);
+		return E_OK;
+	}
+	if (key_op_is_name(op))
+		return op_key(k, request, op, ret_later, e);
+	return err_set_param(e, E_INVALID_VALUE, "op", "op: unknown");
+}

@@ -1,0 +1,84 @@
+/* Shared by server/http*.c only: what a connection and a request are on the inside. */
+#ifndef MSWARM_SERVER_HTTP_PRIV_H
+#define MSWARM_SERVER_HTTP_PRIV_H
+
+#include "server/http.h"
+
+#include "base/clock.h"
+
+#include <microhttpd.h>
+
+#define HTTP_HEADERS_MAX	(16 * 1024)        /* refused above this (431) */
+#define HTTP_POOL_BYTES		(32 * 1024)        /* of a connection, headers included: design.md 5.8 */
+#define HTTP_DISCARD_MAX	(8u << 20)         /* of a refused body, then the connection is closed: design.md 5.2 */
+#define HTTP_DISCARD_MS		2000
+#define HTTP_STREAM_BLOCK	(4 * 1024)         /* what one pull of a stream takes */
+#define HTTP_ADDRESS_MAX	46                 /* INET6_ADDRSTRLEN */
+
+/* What a request is doing; never inferred from a size (design.md 5.1). */
+enum http_phase {
+	PHASE_TARGET,      /* the request line is known */
+	PHASE_BODY,        /* headers seen, body being stored */
+	PHASE_DISCARD,     /* refused: the body is read and dropped, then the refusal is sent */
+	PHASE_RUN,         /* the handler has it; the connection is suspended */
+	PHASE_READY,       /* q.reply may be sent */
+	PHASE_STREAM,      /* a streamed answer is being pulled */
+	PHASE_SENT,        /* an answer is queued whole */
+};
+
+struct http_conn {
+	struct http *h;
+	struct http_conn *next, *prev;
+	struct http_req *req;          /* the request in progress, or NULL */
+	struct loop_timer limit;       /* headers, body, idle or write, by what is going on; armed lazily */
+	int64_t limit_mono_ms;         /* when it really ends; CLOCK_NEVER: no limit now */
+	int fd;
+	bool is_refused;               /* over a connection limit: answer 503 and close */
+	bool is_shut;                  /* shutdown() was called */
+	bool is_counted;               /* in h->shared->peers */
+};
+
+struct http_req {
+	struct req q;                  /* first: handlers get &hr->q */
+	struct http_conn *conn;
+	struct MHD_Connection *mhd;
+	enum http_phase phase;
+	struct buf body;
+	size_t body_accounted;         /* of the node-wide budget */
+	uint64_t discarded, bytes_out;
+	char *target;                  /* heap; q.target points into it */
+	char address[2][HTTP_ADDRESS_MAX]; /* own, peer; empty until asked for */
+	loop_watch_id watch;           /* EPOLLRDHUP on the socket */
+	const struct stream_ops *stream;
+	void *stream_state;
+	bool is_suspended, is_gone, is_in_handler, is_closed;
+};
+
+struct http {
+	struct loop_ctx *ctx;
+	struct http_shared *shared;
+	const struct http_ops *ops;
+	struct MHD_Daemon *daemon;
+	loop_watch_id watch;           /* the daemon's epoll */
+	struct http_conn *conns;
+	size_t open_requests;
+	bool is_due, is_quiesced;
+};
+
+/* http_conn.c */
+void http_on_connection(void *cls, struct MHD_Connection *mhd, void **socket_context, enum MHD_ConnectionNotificationCode code);
+/* ms from now the connection is closed, unless set anew; 0: no limit. Cheap: called for every piece that a stream sends. */
+void http_set_limit(struct http_conn *c, int64_t ms);
+void http_shut(struct http_conn *c);
+/* http_req.c */
+void *http_on_target(void *cls, const char *target, struct MHD_Connection *mhd);
+enum MHD_Result http_on_access(void *cls, struct MHD_Connection *mhd, const char *url, const char *method, const char *version,
+			       const char *data, size_t *size, void **con_cls);
+void http_on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls, enum MHD_RequestTerminationCode code);
+void http_close_stream(struct http_req *hr);   /* tells the handler, once */
+/* http_reply.c */
+enum MHD_Result http_send(struct http_req *hr);
+void http_wake(struct http_req *hr);
+void http_client_gone(struct http_req *hr);    /* ends the work behind a request */
+
+#endif

@@ -1,0 +1,296 @@
+/*
+ * A request on its way in: target, headers, body, handler, end. Phases as http_priv.h names them; libmicrohttpd calls
+ * from its run on the loop of the connection.
+ */
+#include "server/http_priv.h"
+
+#include "base/crypto.h"
+#include "base/mem.h"
+
+#define REPLY_BODY_MAX (128u << 20)
+
+static struct http_conn *conn_of(struct MHD_Connection *mhd)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+
+	return info ? info->socket_context : NULL;
+}
+
+/* The raw target, query included, before anything is unescaped: the one place that has it. */
+void *http_on_target(void *cls, const char *target, struct MHD_Connection *mhd)
+{
+	struct http *h = cls;
+	struct http_conn *c = conn_of(mhd);
+	struct http_req *hr = c ? NEW(struct http_req) : NULL;
+	ptrdiff_t query;
+
+	if (!hr)
+		return NULL;
+	hr->target = mem_strdup(target);
+	if (!hr->target) {
+		mem_free(hr);
+		return NULL;
+	}
+	hr->conn = c;
+	hr->mhd = mhd;
+	c->req = hr;
+	h->open_requests++;
+	hr->q.ctx = h->ctx;
+	hr->q.started_mono_ms = loop_now_ms(h->ctx->loop);
+	hr->q.target = slice_str(hr->target);
+	query = slice_find_char(hr->q.target, '?');
+	hr->q.path = query < 0 ? hr->q.target : slice_cut(hr->q.target, (size_t)query);
+	hr->q.query = query < 0 ? slice_of("", 0) : slice_from(hr->q.target, (size_t)query + 1);
+	memcpy(hr->q.id, "req_", 4);
+	crypto_random_id(hr->q.id + 4, sizeof(hr->q.id) - 5);
+	buf_init(&hr->q.reply.body, REPLY_BODY_MAX);
+	hr->q.reply.status = 200;
+	return hr;
+}
+
+static void body_account(struct http_req *hr, size_t now)
+{
+	atomic_fetch_add(&hr->conn->h->shared->body_bytes, (int64_t)now - (int64_t)hr->body_accounted);
+	hr->body_accounted = now;
+}
+
+void http_close_stream(struct http_req *hr)
+{
+	if (!hr->stream || hr->is_closed)
+		return;
+	hr->is_closed = true;
+	hr->stream->close(hr->stream_state);
+}
+
+void http_on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls, enum MHD_RequestTerminationCode code)
+{
+	struct http *h = cls;
+	struct http_req *hr = *con_cls;
+
+	(void)mhd;
+	*con_cls = NULL;
+	if (!hr)
+		return;
+	loop_watch_del(h->ctx->loop, hr->watch);
+	if (hr->phase == PHASE_RUN && hr->q.on_gone)
+		hr->q.on_gone(&hr->q);
+	http_close_stream(hr);
+	h->ops->on_end(&hr->q, hr->phase >= PHASE_STREAM ? hr->q.reply.status : 0, hr->bytes_out,
+		       hr->is_gone || code != MHD_REQUEST_TERMINATED_COMPLETED_OK);
+	body_account(hr, 0);
+	buf_done(&hr->body);
+	buf_done(&hr->q.reply.body);
+	route_args_done(hr->q.arg);
+	mem_free(hr->target);
+	hr->conn->req = NULL;
+	h->open_requests--;
+	http_set_limit(hr->conn, h->ctx->svc->cfg->http_idle_ms);
+	mem_free(hr);
+}
+
+/* ---- headers ---- */
+
+struct header_sum {
+	size_t bytes;
+	unsigned hosts, lengths;
+	bool is_chunked, has_control;
+};
+
+static enum MHD_Result sum_header(void *cls, enum MHD_ValueKind kind, const char *key, const char *value)
+{
+	struct header_sum *s = cls;
+	struct slice k = slice_str(key), v = slice_str(value);
+
+	(void)kind;
+	s->bytes += k.n + v.n + 4;
+	s->hosts += slice_eq_nocase(k, SLICE("host"));
+	s->lengths += slice_eq_nocase(k, SLICE("content-length"));
+	s->is_chunked |= slice_eq_nocase(k, SLICE("transfer-encoding"));
+	for (size_t i = 0; i < v.n; i++)
+		s->has_control |= (unsigned char)v.p[i] < 0x20 && v.p[i] != '\t';
+	return MHD_YES;
+}
+
+/* What libmicrohttpd lets through and nobody should (design.md 5.8). */
+static enum errc check_framing(struct http_req *hr, const char *version, struct err *e)
+{
+	struct header_sum s = { 0 };
+
+	MHD_get_connection_values(hr->mhd, MHD_HEADER_KIND, sum_header, &s);
+	if (s.bytes > HTTP_HEADERS_MAX)
+		return err_set(e, E_HEADERS_TOO_LARGE, "headers: %zu of at most %d bytes", s.bytes, HTTP_HEADERS_MAX);
+	if (s.has_control)
+		return err_set(e, E_BAD_REQUEST, "headers: control byte in a value");
+	if (s.hosts > 1 || (s.hosts == 0 && slice_eq(slice_str(version), SLICE("HTTP/1.1"))))
+		return err_set(e, E_BAD_REQUEST, "headers: %u Host headers, 1 needed", s.hosts);
+	if (s.lengths > 1 || (s.lengths && s.is_chunked))
+		return err_set(e, E_BAD_REQUEST, "headers: content-length given twice, or with transfer-encoding");
+	if (hr->q.path.n == 0 || hr->q.path.p[0] != '/')
+		return err_set(e, E_BAD_REQUEST, "request target: must begin with /");
+	for (size_t i = 0; i < hr->q.target.n; i++)
+		if ((unsigned char)hr->q.target.p[i] <= 0x20 || hr->q.target.p[i] == 0x7f)
+			return err_set(e, E_BAD_REQUEST, "request target: control byte at %zu", i);
+	return E_OK;
+}
+
+static enum errc check_length(struct http_req *hr, struct err *e)
+{
+	int64_t declared = 0;
+	struct slice text = req_header(&hr->q, "content-length");
+
+	if (!text.n)
+		return E_OK;
+	if (!slice_to_i64(text, 0, INT64_MAX, &declared))
+		return err_set(e, E_BAD_REQUEST, "content-length: not a number");
+	if ((uint64_t)declared > hr->q.max_body && hr->q.max_body)
+		return err_set(e, E_TOO_LARGE, "body: %lld of at most %zu bytes", (long long)declared, hr->q.max_body);
+	return E_OK;
+}
+
+static enum errc check_head(struct http_req *hr, const char *version, struct err *e)
+{
+	struct http *h = hr->conn->h;
+	enum errc rc = check_framing(hr, version, e);
+
+	if (!rc && hr->conn->is_refused)
+		rc = err_set(e, E_BUSY, "connections: %llu open at most, and %lld of one address",
+			     (unsigned long long)h->shared->max_connections, (long long)h->ctx->svc->cfg->max_connections_per_peer);
+	if (!rc)
+		rc = h->ops->on_head(&hr->q, e);
+	if (!rc)
+		rc = check_length(hr, e);
+	return rc;
+}
+
+static void refuse(struct http_req *hr, const struct err *e)
+{
+	struct slice path = hr->q.path;
+	enum route_shape shape = SHAPE_FLAT;
+
+	if (hr->q.route)
+		shape = hr->q.route->shape;
+	else if (slice_starts_with(path, SLICE("/v1/")) && !slice_starts_with(path, SLICE("/v1/swarm/")))
+		shape = SHAPE_OPENAI;
+	reply_error(&hr->q.reply, shape, e);
+	hr->phase = PHASE_DISCARD;
+}
+
+/* First call for a request: headers only; nothing may be answered here but to "Expect: 100-continue". */
+static enum MHD_Result begin(struct http_req *hr, const char *method, const char *version)
+{
+	struct err e = { 0 };
+
+	hr->q.method = method;
+	hr->phase = PHASE_BODY;
+	http_set_limit(hr->conn, hr->conn->h->ctx->svc->cfg->http_body_ms);
+	if (!check_head(hr, version, &e)) {
+		buf_init(&hr->body, hr->q.max_body);
+		return MHD_YES;
+	}
+	refuse(hr, &e);
+	if (slice_eq_nocase(req_header(&hr->q, "expect"), SLICE("100-continue")))
+		return http_send(hr);
+	http_set_limit(hr->conn, HTTP_DISCARD_MS);
+	return MHD_YES;
+}
+
+/* ---- body ---- */
+
+/* Stop storing; what still comes is read and dropped so that the refusal reaches the client (design.md 5.2). */
+static void discard_from_here(struct http_req *hr, const struct err *e)
+{
+	buf_done(&hr->body);
+	body_account(hr, 0);
+	refuse(hr, e);
+	http_set_limit(hr->conn, HTTP_DISCARD_MS);
+}
+
+static enum MHD_Result take_body(struct http_req *hr, const char *p, size_t n)
+{
+	struct http *h = hr->conn->h;
+	int64_t budget = h->ctx->svc->cfg->body_budget_bytes;
+	struct err e = { 0 };
+
+	if (hr->phase == PHASE_DISCARD || !hr->q.max_body) {   /* a body where none belongs is ignored */
+		hr->discarded += n;
+		return hr->discarded > HTTP_DISCARD_MAX ? MHD_NO : MHD_YES;
+	}
+	http_set_limit(hr->conn, h->ctx->svc->cfg->http_body_ms);
+	if (atomic_load(&h->shared->body_bytes) + (int64_t)n > budget) {
+		err_set(&e, E_BUSY, "request bodies in memory: over %lld bytes", (long long)budget);
+		discard_from_here(hr, &e);
+		return MHD_YES;
+	}
+	if (buf_add(&hr->body, p, n, &e)) {
+		if (e.code == E_TOO_LARGE)
+			err_set(&e, E_TOO_LARGE, "body: over %zu bytes", hr->q.max_body);
+		discard_from_here(hr, &e);
+		return MHD_YES;
+	}
+	body_account(hr, hr->body.cap);
+	return MHD_YES;
+}
+
+struct buf req_take_body(struct req *q)
+{
+	struct http_req *hr = CONTAINER_OF(q, struct http_req, q);
+	struct buf b = hr->body;
+
+	buf_init(&hr->body, 0);
+	q->body = slice_of("", 0);
+	return b;
+}
+
+/* ---- handler ---- */
+
+/* The request is whole: run the handler. */
+static enum MHD_Result run(struct http_req *hr)
+{
+	struct err e = { 0 };
+	enum errc rc;
+
+	http_set_limit(hr->conn, 0);
+	hr->phase = PHASE_RUN;
+	hr->q.body = buf_slice(&hr->body);
+	hr->is_in_handler = true;
+	rc = hr->conn->h->ops->on_request(&hr->q, &e);
+	hr->is_in_handler = false;
+	if (rc) {
+		reply_error(&hr->q.reply, hr->q.route->shape, &e);
+		return http_send(hr);
+	}
+	return hr->is_suspended ? MHD_YES : http_send(hr);
+}
+
+enum MHD_Result http_on_access(void *cls, struct MHD_Connection *mhd, const char *url, const char *method, const char *version,
+			       const char *data, size_t *size, void **con_cls)
+{
+	struct http_req *hr = *con_cls;
+
+	(void)cls;
+	(void)mhd;
+	(void)url;
+	if (!hr)
+		return MHD_NO;
+	if (hr->phase == PHASE_TARGET)
+		return begin(hr, method, version);
+	if (*size) {
+		size_t n = *size;
+
+		*size = 0;
+		return take_body(hr, data, n);
+	}
+	switch (hr->phase) {
+	case PHASE_DISCARD:
+	case PHASE_READY:
+		return hr->is_gone ? MHD_NO : http_send(hr);
+	case PHASE_BODY:
+		return run(hr);
+	case PHASE_TARGET:
+	case PHASE_RUN:
+	case PHASE_STREAM:
+	case PHASE_SENT:
+		break;
+	}
+	return hr->is_gone || hr->conn->is_shut ? MHD_NO : MHD_YES;
+}

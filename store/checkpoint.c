@@ -1,0 +1,97 @@
+/*
+ * Checkpoints: moving the write-ahead log into the database file, on the store thread, between transactions and never
+ * inside a commit. PASSIVE waits for nobody; TRUNCATE, which gives the log's disk space back, may wait a moment for
+ * readers, so it is kept for logs above 64 MB and for the end.
+ * Called by writer.c. Thread: store.
+ */
+#include "store/store_priv.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+
+enum {
+	STEP_PAGES = 2000,                            /* about 8 MB: what a checkpoint under load may copy */
+	PAGE_BYTES = 4096 + 24,                       /* a page in the log, with its header */
+	TRUNCATE_PAGES = (64 << 20) / PAGE_BYTES,
+	READERS_WAIT_MS = 50,
+};
+
+static int on_commit(void *arg, sqlite3 *h, const char *schema, int pages)
+{
+	struct store *s = arg;
+
+	(void)h;
+	(void)schema;
+	if (pages < s->wal_done)                      /* the log began again from its start */
+		s->wal_done = 0;
+	if (pages > s->wal_high)
+		s->wal_high = pages;
+	s->wal_pages = pages;
+	s->is_checkpoint_due = true;
+	return SQLITE_OK;
+}
+
+void checkpoint_watch(struct store *s)
+{
+	sqlite3_wal_hook(s->db.h, on_commit, s);
+	s->is_checkpoint_due = true;                  /* a log may have been left by a crash */
+}
+
+static void failed(struct store *s, int rc)
+{
+	struct err e = { 0 };
+	char text[LOG_MSG_MAX / 4];
+
+	(void)db_err(&s->db, rc, &e);
+	if (!s->is_checkpoint_failing)                /* it is tried each second: say it once */
+		log_event(LOG_WARN, "store.checkpoint_failed", "pages=%d %s", s->wal_pages, log_err(&e, text, sizeof(text)));
+	s->is_checkpoint_failing = true;
+	if (s->db.is_sync_failed)
+		writer_break(s);
+}
+
+static void run(struct store *s, int mode)
+{
+	int rc, pages = 0, copied = 0;
+
+	sqlite3_busy_timeout(s->db.h, READERS_WAIT_MS);
+	rc = sqlite3_wal_checkpoint_v2(s->db.h, NULL, mode, &pages, &copied);
+	sqlite3_busy_timeout(s->db.h, DB_BUSY_MS);
+	s->wal_done = s->wal_pages;
+	s->is_checkpoint_due = false;
+	if (rc == SQLITE_OK) {
+		s->is_checkpoint_failing = false;
+		if (pages > s->wal_high)
+			s->wal_high = pages;
+		if (mode == SQLITE_CHECKPOINT_TRUNCATE)
+			s->wal_high = s->wal_done = s->wal_pages = 0;
+		return;
+	}
+	s->idle_mono_ms = clock_mono_ms() + CHECKPOINT_IDLE_MS;
+	s->is_checkpoint_due = true;
+	if ((rc & 0xff) != SQLITE_BUSY)               /* busy: a reader is in the way, later */
+		failed(s, rc);
+}
+
+static int mode_for(const struct store *s)
+{
+	return s->wal_high > TRUNCATE_PAGES ? SQLITE_CHECKPOINT_TRUNCATE : SQLITE_CHECKPOINT_PASSIVE;
+}
+
+void checkpoint_between(struct store *s)
+{
+	if (s->wal_pages - s->wal_done >= STEP_PAGES)
+		run(s, mode_for(s));
+	else
+		s->idle_mono_ms = clock_mono_ms() + CHECKPOINT_IDLE_MS;
+}
+
+void checkpoint_idle(struct store *s)
+{
+	run(s, mode_for(s));
+}
+
+void checkpoint_last(struct store *s)
+{
+	run(s, SQLITE_CHECKPOINT_TRUNCATE);
+}

@@ -1,0 +1,95 @@
+"""Fixtures of the integration tests: a scripted model runner, and nodes that have it as their only source.
+
+Environment: MSWARM_BIN the program, MSWARM_SANITIZED=1 it was built with a sanitizer (times may be five times as long),
+MSWARM_FULL=1 the large sizes.
+"""
+import os
+import pathlib
+import sys
+
+import pytest
+
+TESTS = pathlib.Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS / "support"), str(TESTS / "fakes")]
+sys.dont_write_bytecode = True
+
+from node import Node, wait_until  # noqa: E402
+from upstream import Upstream  # noqa: E402
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        item.user_properties.append(("slow", slow(1)))
+
+
+def slow(seconds):
+    """A limit of time, longer for a program that was built with a sanitizer."""
+    return seconds * (5 if os.environ.get("MSWARM_SANITIZED") else 1)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item):
+    outcome = yield
+    if outcome.get_result().failed:
+        item.has_failed = True
+
+
+def config_for(*upstreams, **members):
+    """A config.json whose only source is these runners."""
+    return {"upstreams": [u if isinstance(u, dict) else u.entry() for u in upstreams], **members}
+
+
+def is_listed(node, *models):
+    listed = {m["id"] for m in __import__("json").loads(node.request("GET", "/v1/models")[2])["data"]}
+    return set(models) <= listed
+
+
+@pytest.fixture
+def make_upstream(request):
+    made = []
+
+    def make(*args, **kw):
+        made.append(Upstream(*args, **kw))
+        return made[-1]
+    yield make
+    for up in made:
+        if getattr(request.node, "has_failed", False):
+            up.show()
+        up.close()
+    for up in made:
+        up.check()
+
+
+@pytest.fixture
+def upstream(make_upstream):
+    return make_upstream()
+
+
+@pytest.fixture
+def make_node(request):
+    """make_node(upstream, ..., env={}, args=[], keys of config.json): started, its models listed; stopped and its log checked at the end."""
+    made = []
+
+    def make(*upstreams, env=None, args=(), is_waiting=True, home=None, is_stall_checked=True, **members):
+        node = Node(env=env, args=args, config=config_for(*upstreams, **members), home=home, is_stall_checked=is_stall_checked)
+        made.append(node)
+        node.start(limit=slow(20))
+        if is_waiting:
+            wanted = [m for u in upstreams if isinstance(u, Upstream) for m in u.models]
+            wait_until(lambda: is_listed(node, *wanted), slow(10), "the runner's models in the list")
+        return node
+    yield make
+    failed = getattr(request.node, "has_failed", False)
+    for node in made:
+        try:
+            if failed:
+                node.show()
+            else:
+                node.stop(slow(20))
+        finally:
+            node.close()
+
+
+@pytest.fixture
+def node(make_node, upstream):
+    return make_node(upstream)
