@@ -13,10 +13,11 @@
 #include <sys/epoll.h>
 
 #define RESUMES_A_KICK	64
-#define HEAL_MS		100
 
 struct httpc_sock {              /* a socket that curl wants watched */
 	struct httpc *c;
+	struct httpc_xfer *x;    /* whose it is now; NULL between two */
+	struct httpc_sock *next; /* of the same transfer */
 	int fd;
 	int what;                /* CURL_POLL_ */
 	loop_watch_id watch;
@@ -113,6 +114,28 @@ static void drop_resume(struct httpc_xfer *x)
 	x->is_to_resume = false;
 }
 
+static void unlink_sock(struct httpc_sock *s)
+{
+	struct httpc_sock **at;
+
+	if (!s->x)
+		return;
+	for (at = &s->x->socks; *at != s; at = &(*at)->next)
+		;
+	*at = s->next;
+	s->x = NULL;
+}
+
+static void link_sock(struct httpc_sock *s, struct httpc_xfer *x)
+{
+	if (s->x == x)
+		return;
+	unlink_sock(s);
+	s->x = x;
+	s->next = x->socks;
+	x->socks = s;
+}
+
 /* Off all lists and off curl. An unfinished transfer's connection is closed here. */
 static void take_off(struct httpc_xfer *x, bool is_complete)
 {
@@ -126,6 +149,8 @@ static void take_off(struct httpc_xfer *x, bool is_complete)
 	} else {
 		httpc_list_del(x->where == HTTPC_DOOMED ? &c->doomed : &c->running, x);
 		curl_multi_remove_handle(c->multi, x->easy);
+		while (x->socks)
+			unlink_sock(x->socks);
 		abandon_lookup(x);
 		httpc_origin_end(x, is_complete);
 	}
@@ -181,33 +206,13 @@ static void drive(struct httpc *c, curl_socket_t fd, int mask)
 	CURLMcode code;
 	int running;
 
+	httpc_memory_begin();
 	c->is_in_curl = true;
 	code = curl_multi_socket_action(c->multi, fd, mask, &running);
 	c->is_in_curl = false;
-	if (code) {
-		c->is_lame = true;
-		kick(c);
-	}
 	after_curl(c);
-}
-
-/* curl had no memory for its note of a socket: some transfer is watched by nobody, and curl does not say which. The one
- * function that looks at all of them is deprecated for its cost; this is what it is good for. */
-static void heal(struct httpc *c)
-{
-	CURLMcode code;
-	int running;
-
-	c->is_in_curl = true;
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
-	code = curl_multi_socket_all(c->multi, &running);
-#pragma GCC diagnostic pop
-	c->is_in_curl = false;
-	c->is_lame = code != CURLM_OK;
-	after_curl(c);
-	if (c->is_lame && !c->kick.heap_pos)
-		loop_timer_set(c->loop, &c->kick, loop_now_ms(c->loop) + HEAL_MS);
+	if (code == CURLM_OUT_OF_MEMORY)
+		httpc_end_unwatched(c);
 }
 
 /* ---- what curl asks of the loop ---- */
@@ -242,13 +247,15 @@ static int ask_timer(CURLM *multi, long timeout_ms, void *arg)
 	return 0;
 }
 
-static enum errc watch_socket(struct httpc *c, struct httpc_sock *s, curl_socket_t fd, int what, struct err *e)
+static enum errc watch_socket(struct httpc_xfer *x, struct httpc_sock *s, curl_socket_t fd, int what, struct err *e)
 {
+	struct httpc *c = x->c;
 	uint32_t events = ((what & CURL_POLL_IN) ? EPOLLIN : 0u) | ((what & CURL_POLL_OUT) ? EPOLLOUT : 0u);
 	enum errc rc;
 
 	if (s) {
 		s->what = what;
+		link_sock(s, x);
 		return loop_watch_mod(c->loop, s->watch, events, e);
 	}
 	s = NEW(struct httpc_sock);
@@ -262,6 +269,8 @@ static enum errc watch_socket(struct httpc *c, struct httpc_sock *s, curl_socket
 	}
 	if (rc)
 		mem_free(s);
+	else
+		link_sock(s, x);
 	return rc;
 }
 
@@ -274,17 +283,19 @@ static int ask_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *s
 	struct err e;
 
 	if (what == CURL_POLL_REMOVE) {
-		if (s)
+		if (s) {
 			loop_watch_del(c->loop, s->watch);
+			unlink_sock(s);
+		}
 		mem_free(s);
 		return 0;
 	}
-	if (watch_socket(c, s, fd, what, &e) == E_OK)
-		return 0;
-	/* Answering -1 would end every transfer of this client: end this one, from its limit timer. */
 	curl_easy_getinfo(easy, CURLINFO_PRIVATE, &private);
 	x = (struct httpc_xfer *)(void *)private;
-	if (x && x->where == HTTPC_RUNNING && !x->e.code) {
+	if (!x || watch_socket(x, s, fd, what, &e) == E_OK)
+		return 0;
+	/* Answering -1 would end every transfer of this client: end this one, from its limit timer. */
+	if (!x->e.code) {
 		x->e = e;
 		loop_timer_set(c->loop, &x->limit, loop_now_ms(c->loop));
 	}
@@ -346,10 +357,13 @@ static void resume_one(struct httpc_xfer *x)
 		return;
 	x->is_paused = false;
 	x->last_ms = loop_now_ms(c->loop);
+	httpc_memory_begin();
 	c->is_in_curl = true;
 	code = curl_easy_pause(x->easy, CURLPAUSE_CONT); /* gives the bytes that were held back */
 	c->is_in_curl = false;
-	/* curl tells a refusal of the callback here and nowhere else */
+	if (!code && httpc_had_no_memory() && !x->socks && !x->is_paused)
+		code = CURLE_OUT_OF_MEMORY; /* curl does not tell: see httpc_end_unwatched() */
+	/* The callback refused: ended here, so that nothing depends on curl's telling it once more. */
 	if (code && x->where == HTTPC_RUNNING)
 		httpc_finish(x, httpc_xfer_judge(x, code));
 	after_curl(c);
@@ -371,8 +385,6 @@ static void on_kick(struct loop_timer *t)
 {
 	struct httpc *c = CONTAINER_OF(t, struct httpc, kick);
 
-	if (c->is_lame)
-		heal(c);
 	run_resumes(c);
 	run_starts(c);
 }
@@ -522,19 +534,8 @@ void httpc_free(struct httpc *c)
 	curl_multi_cleanup(c->multi);
 	loop_timer_cancel(c->loop, &c->kick);
 	loop_timer_cancel(c->loop, &c->curl_timer);
+	httpc_free_burnt(c);
 	mem_free(c->ca_file);
 	mem_free(c->user_agent);
 	mem_free(c);
-}
-
-enum errc httpc_global_init(struct err *e)
-{
-	CURLcode code = curl_global_init_mem(CURL_GLOBAL_DEFAULT, mem_alloc, mem_free, mem_realloc, mem_strdup, mem_calloc);
-
-	return code ? err_set(e, E_INTERNAL, "http: %s", curl_easy_strerror(code)) : E_OK;
-}
-
-void httpc_global_done(void)
-{
-	curl_global_cleanup();
 }

@@ -3,6 +3,7 @@
  *
  *   httpc.c       the client: curl's multi handle on the loop, queue of starts, resumes, cancels, the end of transfers
  *   httpc_xfer.c  one transfer: curl's options, callbacks, time limits, what an error is called
+ *   httpc_mem.c   curl's memory, and what to do when there is none
  *   httpc_url.c   URLs by our own strict rules; idle connections a host
  */
 #ifndef MSWARM_BASE_HTTPC_PRIV_H
@@ -20,6 +21,8 @@
 #define HTTPC_HEAD_MAX		(64 * 1024)
 #define HTTPC_ORIGINS_MAX	64
 #define HTTPC_CONNS_MAX		1024     /* connections kept, all hosts */
+#define HTTPC_OPENED_MAX	4        /* more are opened only for names with many addresses that refuse */
+#define HTTPC_BURNT_MAX		64
 
 enum httpc_where {
 	HTTPC_IDLE,                  /* in the pool of handles */
@@ -28,6 +31,8 @@ enum httpc_where {
 	HTTPC_DOOMED,                /* cancelled from inside a curl callback: taken off as soon as that returns */
 	HTTPC_ENDING,                /* on_done is running */
 };
+
+struct httpc_sock;
 
 struct httpc_list {                  /* doubly linked, by the member "link" of transfers */
 	struct httpc_xfer *first, *last;
@@ -43,6 +48,9 @@ struct httpc_xfer {
 	CURL *easy;
 	struct httpc_xfer *next, *prev;              /* in one of the client's lists, by where */
 	struct httpc_xfer *next_resume;
+	struct httpc_sock *socks;                    /* watched for it now */
+	int opened[HTTPC_OPENED_MAX];                /* the last sockets opened for it; maybe closed since */
+	unsigned opened_count;
 	enum httpc_where where;
 	enum httpc_phase phase;
 	const struct httpc_ops *ops;                 /* borrowed until the end */
@@ -73,8 +81,9 @@ struct httpc {
 	struct httpc_xfer *resume_first, *resume_last;
 	size_t active, idle_count, lookups;
 	int64_t ghosts[HTTPC_LOOKUPS_MAX];           /* until when an abandoned look-up counts; 0 = free */
+	int burnt[HTTPC_BURNT_MAX];                  /* descriptors kept from use: see httpc_end_unwatched() */
+	size_t burnt_count;
 	bool is_in_curl;                             /* a curl function that may call back is on the stack */
-	bool is_lame;                                /* a socket may be watched by nobody: see heal() */
 	struct httpc_origin origins[HTTPC_ORIGINS_MAX];
 	size_t origin_count;
 };
@@ -84,6 +93,12 @@ void httpc_list_add(struct httpc_list *l, struct httpc_xfer *x);
 void httpc_list_del(struct httpc_list *l, struct httpc_xfer *x);
 void httpc_finish(struct httpc_xfer *x, enum errc rc);      /* take off, tell, recycle; not from inside curl */
 void httpc_lookup_ended(struct httpc_xfer *x);              /* its place may go to another */
+
+/* httpc_mem.c */
+void httpc_memory_begin(void);                              /* a call of curl begins */
+bool httpc_had_no_memory(void);                             /* it failed to get some */
+void httpc_end_unwatched(struct httpc *c);                  /* after CURLM_OUT_OF_MEMORY */
+void httpc_free_burnt(struct httpc *c);
 
 /* httpc_xfer.c */
 MUST_CHECK enum errc httpc_xfer_new(struct httpc *c, struct httpc_xfer **ret, struct err *e);

@@ -75,13 +75,13 @@ static size_t on_header(char *p, size_t size, size_t count, void *arg)
 
 	if (x->where == HTTPC_DOOMED || x->e.code)
 		return 0;
-	if (x->is_head_done)
-		return n; /* trailers */
 	x->head_bytes += n;
 	if (x->head_bytes > HTTPC_HEAD_MAX) {
 		err_set(&x->e, E_UPSTREAM, "head of the answer: more than %d bytes", HTTPC_HEAD_MAX);
 		return 0;
 	}
+	if (x->is_head_done)
+		return n; /* trailers: counted with the head, else of no interest */
 	if (slice_starts_with_nocase(line, SLICE("http/"))) {
 		/* a new head: the one before was a 1xx */
 		x->content_type[0] = x->retry_after[0] = '\0';
@@ -126,7 +126,11 @@ static curl_socket_t on_open_socket(void *arg, curlsocktype purpose, struct curl
 
 	(void)purpose;
 	httpc_lookup_ended(x);
-	return socket(a->family, a->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->protocol);
+	int fd = socket(a->family, a->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->protocol);
+
+	if (fd >= 0)
+		x->opened[x->opened_count++ % HTTPC_OPENED_MAX] = fd;
+	return fd;
 }
 
 /* ---- limits ---- */
@@ -364,8 +368,8 @@ static enum errc judge_curl(struct httpc_xfer *x, CURLcode code)
 	curl_easy_getinfo(x->easy, CURLINFO_OS_ERRNO, &os_errno);
 	switch ((int)code) { /* of some hundred values; the rest is named by curl */
 	case CURLE_OUT_OF_MEMORY:
-		/* curl's word also for a header line above 100 KB, which is the likelier of the two here */
-		if (x->phase == HTTPC_FIRST_BYTE)
+		/* curl's word also for a header line above 100 KB */
+		if (!httpc_had_no_memory())
 			return err_set(&x->e, E_UPSTREAM, "head of the answer is too large");
 		return err_set(&x->e, E_NO_MEMORY, "http: no memory");
 	case CURLE_COULDNT_RESOLVE_HOST:

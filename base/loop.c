@@ -3,8 +3,8 @@
  * Run by each loop thread, the gateway and the supervisor; loop_post and loop_stop by anybody.
  *
  * A turn is what lies between two sleeps: socket events, then rounds of mailbox, timers and sources until none has
- * work. A turn that has gone on for TURN_BUDGET_US ends early with a look at the sockets instead of a sleep, so that a
- * burst in one place cannot starve the others.
+ * work. A turn that has gone on for TURN_BUDGET_US ends early and the next one follows without a sleep: what is left of
+ * the events first, or a look at the sockets. So a burst in one place cannot starve the others.
  */
 #include "base/loop_priv.h"
 
@@ -12,12 +12,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #define EVENTS_A_TURN	64           /* 64 relayed chunks are about 1 ms of work */
+#define EVENTS_A_LOOK	8            /* events between two looks at the clock */
 #define LETTERS_A_ROUND	64
 #define TURN_BUDGET_US	2000
 #define STALL_US	5000         /* design.md 7: no request holds a loop longer */
@@ -34,7 +36,7 @@ enum errc loop_new(const char *name, struct loop **ret, struct err *e)
 
 	if (!l)
 		return err_set(e, E_NO_MEMORY, "loop %s: no memory", name);
-	l->name = name;
+	snprintf(l->name, sizeof(l->name), "%s", name);
 	l->sched_fd = l->mail_fd = l->epoll_fd = -1;
 	l->free_slot = NO_SLOT;
 	l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -212,14 +214,19 @@ void loop_watch_del(struct loop *l, loop_watch_id id)
 	l->free_slot = (uint32_t)id;
 }
 
-static void run_events(struct loop *l, const struct epoll_event *ev, int n)
+/* Handle events until the turn's time is used up; how many are left for the next turn. Those that are kept may be about
+ * a watch that is deleted meanwhile: then find_watch finds nobody. */
+static int run_events(struct loop *l, const struct epoll_event *ev, int n, int64_t begin_us)
 {
 	for (int i = 0; i < n; i++) {
 		struct loop_watch *w = ev[i].data.u64 == MAIL_EVENT ? NULL : find_watch(l, ev[i].data.u64);
 
 		if (w)
 			w->fn(w->arg, ev[i].events);
+		if (i % EVENTS_A_LOOK == EVENTS_A_LOOK - 1 && clock_mono_us() - begin_us >= TURN_BUDGET_US)
+			return n - i - 1;
 	}
+	return 0;
 }
 
 /* ---- sources ---- */
@@ -340,7 +347,7 @@ void loop_run(struct loop *l)
 	struct epoll_event events[EVENTS_A_TURN];
 	const struct loop *outer = loop_self;
 	bool is_last = false;
-	int n = 0;
+	int n = 0, left = 0;
 
 	must(!l->is_running);
 	l->is_running = true;
@@ -353,17 +360,21 @@ void loop_run(struct loop *l)
 
 		beat(l, begin_us);
 		meter_begin(l, begin_us);
-		run_events(l, events, n);
+		left = run_events(l, events + n - left, left, begin_us);
 		bool has_more = run_rounds(l, begin_us, &now_us);
 
 		meter_end(l, begin_us, now_us);
-		if (is_last && !l->inbox)
+		if (is_last && !l->inbox && !left)
 			break;
 		/* One more turn once the stop is seen: letters posted before it are delivered. */
 		is_last = atomic_load(&l->is_stopping);
 		beat(l, now_us);
-		n = epoll_wait(l->epoll_fd, events, EVENTS_A_TURN, has_more || is_last ? 0 : sleep_ms(l));
+		if (left)
+			continue;
+		left = n = epoll_wait(l->epoll_fd, events, EVENTS_A_TURN, has_more || is_last ? 0 : sleep_ms(l));
 		must(n >= 0 || errno == EINTR);
+		if (n < 0)
+			left = n = 0;
 	}
 	atomic_store(&l->is_stopping, false);
 	loop_self = outer;

@@ -23,7 +23,7 @@ struct loop_heap_item {                      /* the key is kept beside the point
 };
 
 struct loop {
-	const char *name;                    /* borrowed, a literal */
+	char name[16];                       /* copied, cut */
 	int epoll_fd, mail_fd, sched_fd;
 	int64_t now_ms;
 	bool is_running;

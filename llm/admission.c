@@ -344,7 +344,8 @@ static enum errc check_queue(const struct admission *a, const struct client *c, 
 }
 
 /* Decide on a new ticket under the mutex: run (*ret_chosen >= 0), queue, or refuse. */
-static enum errc decide(struct admission *a, struct ticket *t, int64_t client_max, int *ret_chosen, int64_t *ret_retry_s, struct err *e)
+static enum errc decide(struct admission *a, struct ticket *t, int64_t client_max, int *ret_chosen,
+		int64_t *ret_retry_s, struct err *e)
 {
 	struct lane *l = &a->lanes[t->class];
 	enum errc full = t->class == ADMIT_LOCAL ? E_RATE_LIMITED : E_AT_CAPACITY, rc;
@@ -393,7 +394,8 @@ static struct ticket *ticket_new(const struct admission_ask *q)
 	return t;
 }
 
-enum errc admission_ask(struct admission *a, const struct admission_ask *q, struct ticket **ret, const struct agent **ret_chosen, int64_t *ret_retry_s, struct err *e)
+enum errc admission_ask(struct admission *a, const struct admission_ask *q, struct ticket **ret,
+		const struct agent **ret_chosen, int64_t *ret_retry_s, struct err *e)
 {
 	struct ticket *t = ticket_new(q);
 	struct client *spare = client_new(q->client); /* made before the mutex is taken, in case the client is new */

@@ -7,6 +7,10 @@
  * may hold at most its share of it (half) while others wait.
  *
  * A ticket is made here and known by pointer until admission_leave, exactly once, whatever state it is in.
+ * Breakers: who asks gets only candidates whose breaker lets a request through (looked at, not taken: breaker_try is the
+ * caller's). One that waited may be granted a candidate whose breaker has opened meanwhile, when all of them have:
+ * breaker_try says so, and the caller fails at once instead of waiting for nothing.
+ *
  * Threads: admission_ask and admission_leave on the loop of the ticket; one leaf mutex; grants travel by letter.
  */
 #ifndef MSWARM_LLM_ADMISSION_H

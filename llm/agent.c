@@ -167,7 +167,8 @@ static struct slice shown(struct slice name)
 	return slice_cut(name, n);
 }
 
-enum errc agents_resolve(const struct agents *l, struct slice name, const struct agent *ret[AGENT_CANDIDATES_MAX], size_t *ret_n, struct err *e)
+enum errc agents_resolve(const struct agents *l, struct slice name, const struct agent *ret[AGENT_CANDIDATES_MAX],
+		size_t *ret_n, struct err *e)
 {
 	struct found f = { .n = 0 };
 	struct slice x = shown(name);

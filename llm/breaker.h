@@ -2,7 +2,8 @@
  * A circuit breaker: closed, open after failures in a row, half-open by timer (one trial at a time).
  *
  * Failures are the runner's fault before it produced anything: refused, reset, time limit, 5xx. Answers of any other
- * kind close it. Threads: any; one leaf mutex, touched once or twice a request, never per chunk.
+ * kind close it. Threads: any; one leaf mutex, touched once or twice a request, never per chunk. The innermost of all:
+ * admission takes it while it holds its own.
  */
 #ifndef MSWARM_LLM_BREAKER_H
 #define MSWARM_LLM_BREAKER_H

@@ -12,6 +12,8 @@
 
 #include <stdio.h>
 
+#define RETRY_AFTER_MAX_S 3600
+
 static void begin_transfer(struct call *c);
 static void prepare(struct call *c);
 
@@ -181,6 +183,8 @@ static void on_head(void *ctx, const struct httpc_head *h)
 	bool is_stream = slice_starts_with_nocase(slice_trim(h->content_type), SLICE("text/event-stream"));
 
 	c->status = h->status;
+	if (!slice_to_i64(h->retry_after, 1, RETRY_AFTER_MAX_S, &c->retry_after_s))
+		c->retry_after_s = 1;      /* none, a date, or longer than anybody would wait */
 	if (h->status >= 500 && h->status != 500)
 		breaker_fail(&c->agent->up->breaker, loop_now_ms(c->env.loop));
 	else
@@ -275,7 +279,7 @@ static void end_refused(struct call *c)
 		return;
 	chat_error_from_runner(c->status, buf_slice(&c->reply), &end.error);
 	if (c->status == 503 || c->status == 429)
-		end.retry_after_s = 1;
+		end.retry_after_s = c->retry_after_s;
 	finish(c, &end);
 }
 

@@ -18,7 +18,7 @@
 #include "llm/admission.h"
 #include "llm/chat.h"
 
-#define CALL_REPLY_MAX (64u << 20)         /* largest plain reply of a runner */
+#define CALL_REPLY_MAX (16u << 20)         /* largest plain reply of a runner; to free 64 MB holds a loop for over 5 ms */
 #define CALL_EVENT_MAX (256u * 1024)       /* largest event of a stream */
 
 struct call;

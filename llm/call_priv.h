@@ -18,6 +18,7 @@ struct call {
 	const struct agent *agent;         /* the chosen candidate; borrowed from r.agents */
 	uint32_t tried;                    /* bit mask of candidates */
 	int status;                        /* of the runner's head, 0 before */
+	int64_t retry_after_s;             /* of a refusal: as the runner's head said in seconds, else 1 */
 	bool asks_stream;                  /* the runner was asked for a stream */
 	bool is_started;                   /* the runner may have begun: no failover, no retry by clients */
 	bool is_paused;                    /* the caller has no room */

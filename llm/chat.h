@@ -47,7 +47,7 @@ struct chat_usage {
 /* What a runner's refusal becomes for the client (llm-execution.md 8.3): status mapped, error normalised, text redacted
  * (log_redact) and cut at 2,000 characters. body may be JSON of any shape, HTML or nothing. */
 struct chat_error {
-	int status;                        /* of the reply, while its head can still be chosen; in a stream: what the runner's code maps to, else 502 */
+	int status;                        /* of the reply, if its head is still to come; in a stream: by the runner's code, else 502 */
 	char type[64], code[64], param[64]; /* empty code or param: null */
 	char message[2048];                /* valid UTF-8 */
 };

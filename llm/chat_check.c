@@ -63,7 +63,8 @@ static const char *const role_names[ROLE__COUNT] = { "system", "developer", "use
 static enum errc check_part(struct slice part, const struct chat_at *at, struct err *e)
 {
 	static const char *const keys[] = { "type", "text", "image_url", "input_audio", "file", "refusal" };
-	static const enum chat_want wants[] = { CHAT_WANT_STRING, CHAT_WANT_STRING, CHAT_WANT_OBJECT, CHAT_WANT_OBJECT, CHAT_WANT_OBJECT, CHAT_WANT_STRING };
+	static const enum chat_want wants[] = { CHAT_WANT_STRING, CHAT_WANT_STRING, CHAT_WANT_OBJECT, CHAT_WANT_OBJECT,
+		CHAT_WANT_OBJECT, CHAT_WANT_STRING };
 	struct slice v[ARRAY_LEN(keys)] = { { 0 } }, url = { 0 };
 	enum errc rc = chat_want(part, CHAT_WANT_OBJECT, true, at, e);
 
@@ -156,7 +157,8 @@ enum message_key { MK_ROLE, MK_CONTENT, MK_NAME, MK_CALLS, MK_CALL_ID, MK_FUNCTI
 
 static enum errc check_message(struct slice text, const struct chat_at *at, struct chat_req *r, struct err *e)
 {
-	static const char *const keys[MK__COUNT] = { "role", "content", "name", "tool_calls", "tool_call_id", "function_call", "refusal", "audio" };
+	static const char *const keys[MK__COUNT] = { "role", "content", "name", "tool_calls", "tool_call_id", "function_call",
+		"refusal", "audio" };
 	struct chat_at at_content = { at, "content", 0 };
 	struct slice v[MK__COUNT] = { { 0 } };
 	enum role role = ROLE_USER;
@@ -176,8 +178,9 @@ static enum errc check_message(struct slice text, const struct chat_at *at, stru
 		return rc;
 
 	/* an assistant that called a tool, or refused, need not have said anything */
-	bool may_be_silent = role == ROLE_FUNCTION || (role == ROLE_ASSISTANT &&
-		(!raw_is_absent(v[MK_CALLS]) || !raw_is_absent(v[MK_FUNCTION_CALL]) || !raw_is_absent(v[MK_REFUSAL]) || !raw_is_absent(v[MK_AUDIO])));
+	bool has_other = !raw_is_absent(v[MK_CALLS]) || !raw_is_absent(v[MK_FUNCTION_CALL]) || !raw_is_absent(v[MK_REFUSAL]) ||
+			 !raw_is_absent(v[MK_AUDIO]);
+	bool may_be_silent = role == ROLE_FUNCTION || (role == ROLE_ASSISTANT && has_other);
 
 	if (raw_is_absent(v[MK_CONTENT])) {
 		if (may_be_silent)

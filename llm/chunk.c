@@ -172,7 +172,8 @@ static struct put begin_call(struct chunk *c, unsigned choice, size_t call, stru
 	return w;
 }
 
-static enum errc on_call(void *sink, unsigned choice, size_t call, struct slice id, struct slice name, const struct repair_members *extra, struct err *e)
+static enum errc on_call(void *sink, unsigned choice, size_t call, struct slice id, struct slice name,
+			 const struct repair_members *extra, struct err *e)
 {
 	struct chunk *c = sink;
 	struct put w = begin_call(c, choice, call, e);

@@ -159,7 +159,7 @@ static enum errc on_top(void *sink, bool usage_only, struct err *e)
 
 static enum errc on_role(void *sink, unsigned choice, bool bare, struct err *e)
 {
-	struct join_choice *ch;
+	struct join_choice *ch = NULL;
 
 	(void)bare;
 	return choice_get(sink, choice, &ch, e);
@@ -168,7 +168,7 @@ static enum errc on_role(void *sink, unsigned choice, bool bare, struct err *e)
 static enum errc on_delta(void *sink, const struct repair_choice_in *in, bool has_extra, struct err *e)
 {
 	struct completion *j = sink;
-	struct join_choice *ch;
+	struct join_choice *ch = NULL;
 	enum errc rc = choice_get(j, in->index, &ch, e);
 
 	j->last = NULL;
@@ -183,7 +183,7 @@ static enum errc on_delta(void *sink, const struct repair_choice_in *in, bool ha
 
 static enum errc call_get(struct completion *j, unsigned choice, size_t k, struct join_call **ret, struct err *e)
 {
-	struct join_choice *ch;
+	struct join_choice *ch = NULL;
 	enum errc rc = choice_get(j, choice, &ch, e);
 
 	if (rc)
@@ -198,12 +198,15 @@ static enum errc call_get(struct completion *j, unsigned choice, size_t k, struc
 		ch->calls_cap = cap;
 	}
 	for (; ch->calls <= k; ch->calls++)
-		ch->call[ch->calls] = (struct join_call){ .id = BUF_MAX(j->max), .name = BUF_MAX(j->max), .args = BUF_MAX(j->max), .extra = BUF_MAX(j->max) };
+		ch->call[ch->calls] = (struct join_call){
+			.id = BUF_MAX(j->max), .name = BUF_MAX(j->max), .args = BUF_MAX(j->max), .extra = BUF_MAX(j->max),
+		};
 	*ret = &ch->call[k];
 	return E_OK;
 }
 
-static enum errc on_call(void *sink, unsigned choice, size_t call, struct slice id, struct slice name, const struct repair_members *extra, struct err *e)
+static enum errc on_call(void *sink, unsigned choice, size_t call, struct slice id, struct slice name,
+			 const struct repair_members *extra, struct err *e)
 {
 	struct join_call *c;
 	enum errc rc = call_get(sink, choice, call, &c, e);
@@ -248,7 +251,7 @@ static enum errc on_args(void *sink, unsigned choice, size_t call, struct slice 
 static enum errc on_finish(void *sink, const struct repair_choice_in *in, const char *reason, bool with_logprobs, struct err *e)
 {
 	struct completion *j = sink;
-	struct join_choice *ch;
+	struct join_choice *ch = NULL;
 	enum errc rc = choice_get(j, in->index, &ch, e);
 
 	if (!rc && with_logprobs)
@@ -361,7 +364,8 @@ enum errc completion_finish(struct completion *j, struct buf *out, struct chat_u
 	return rc;
 }
 
-enum errc completion_fix(struct slice reply, const struct completion_opts *o, struct buf *out, struct chat_usage *ret_usage, struct chat_error *ce, struct err *e)
+enum errc completion_fix(struct slice reply, const struct completion_opts *o, struct buf *out, struct chat_usage *ret_usage,
+			 struct chat_error *ce, struct err *e)
 {
 	CLEANUP(free_at) struct completion *j = NULL;
 	enum errc rc = completion_new(o, 2 * reply.n + REPLY_SPARE, &j, e);

@@ -56,7 +56,11 @@ static enum errc gather(struct inventory *inv, struct agent_vec *v, struct err *
 	if (rc || (!inv->cfg->demo && (!inv->is_first_over || has_listed(v))))
 		return rc;
 	rc = source_demo_agent(inv->cfg, inv->demo, inv->born_s, &demo, e);
-	return rc ? rc : agent_vec_add(v, &demo, e);
+	if (rc == E_OK && !demo.is_exposed)
+		agent_done(&demo); /* the owner's policy hides it: then it stands in for nobody */
+	else if (rc == E_OK)
+		rc = agent_vec_add(v, &demo, e);
+	return rc;
 }
 
 static enum errc make_list(struct inventory *inv, struct agents **ret, struct err *e)

@@ -29,7 +29,8 @@ void inventory_free(struct inventory *inv);
 /* The newest snapshot, one reference (agents_unref). Never NULL. Any thread. */
 struct agents *inventory_get(struct inventory *inv);
 
-/* Called once on w->loop when every source has answered, failed, or 2.5 s have passed. Already the case: false, and no call. */
+/* Called once on w->loop when every source has answered or failed, when 2.5 s have passed, or at inventory_stop. Already
+ * the case: false, and no call. */
 struct inventory_waiter {
 	struct loop_msg msg;               /* fn set by the caller */
 	struct loop *loop;

@@ -288,7 +288,8 @@ enum errc job_error_frame(const struct job_error *je, struct buf *out, struct er
 	return rc ? rc : buf_add_str(out, "\n\n", e);
 }
 
-static enum errc add_chunk(const struct invocation *j, const struct answer *a, bool is_last, int64_t created_s, struct buf *out, struct err *e)
+static enum errc add_chunk(const struct invocation *j, const struct answer *a, bool is_last, int64_t created_s, struct buf *out,
+			   struct err *e)
 {
 	struct jw w = JW(out);
 	enum errc rc = buf_add_str(out, "data: ", e);

@@ -4,7 +4,6 @@
 #include "base/jw.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 
 static bool decoded_is(struct slice body, const char *text)
@@ -38,7 +37,9 @@ bool raw_to_i64(struct slice v, int64_t lo, int64_t hi, int64_t *ret)
 		return true;
 	if (slice_find_char(v, '.') < 0 && slice_find_char(v, 'e') < 0 && slice_find_char(v, 'E') < 0)
 		return false;
-	if (!slice_to_f64(v, &d) || d != floor(d) || fabs(d) > 9007199254740992.0 || d < (double)lo || d > (double)hi)
+	if (!slice_to_f64(v, &d) || d < -9007199254740992.0 || d > 9007199254740992.0 || d < (double)lo || d > (double)hi)
+		return false;
+	if ((double)(int64_t)d != d)
 		return false;
 	*ret = (int64_t)d;
 	return true;

@@ -273,10 +273,13 @@ static const char *map_finish(struct slice finish, bool has_calls)
 
 static bool is_blank(const struct repair_choice_in *in)
 {
-	return in->fields.n == 0 || (in->fields.n == 1 && raw_key_is(in->fields.v[0].key, SLICE("content")) && raw_is_empty_string(in->fields.v[0].value));
+	const struct json_member *only = &in->fields.v[0];
+
+	return in->fields.n == 0 || (in->fields.n == 1 && raw_key_is(only->key, SLICE("content")) && raw_is_empty_string(only->value));
 }
 
-static enum errc finish_choice(struct repair *r, const struct repair_choice_in *in, bool with_logprobs, struct chat_error *ce, struct err *e)
+static enum errc finish_choice(struct repair *r, const struct repair_choice_in *in, bool with_logprobs, struct chat_error *ce,
+			       struct err *e)
 {
 	struct repair_choice *ch = &r->choice[in->index];
 	const char *reason = map_finish(in->finish, ch->calls > 0);
@@ -421,6 +424,13 @@ enum errc repair_finish(struct repair *r, struct chat_error *ce, struct err *e)
 	}
 	if (!has_any)
 		return repair_fail(ce, e, r->is_reply ? "the runner's answer has no choices" : "the runner's stream ended without a finish_reason");
+	/* calls that came after the end of their choice still want arguments */
+	for (unsigned i = 0; i < CHAT_N_MAX; i++) {
+		enum errc rc = repair_calls_close(r, i, e);
+
+		if (rc)
+			return rc;
+	}
 	r->is_done = true;
 	r->ev = (struct repair_event){ .has_newline = false };
 	return r->ops->done(r->sink, e);

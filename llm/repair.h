@@ -42,7 +42,7 @@ struct repair_event {
 };
 
 struct repair_call {
-	int64_t runner_index;          /* -1: none was sent */
+	int64_t runner_index;          /* where none was sent: our own */
 	uint64_t id_hash;              /* 0: no id was sent */
 	uint64_t event_no;             /* the event that began it, or gave it a name */
 	bool is_announced, has_args, is_custom;
@@ -66,7 +66,8 @@ struct repair_ops {
 	/* in->fields, in->logprobs; the extras too when has_extra (else they come with the end) */
 	enum errc (*delta)(void *sink, const struct repair_choice_in *in, bool has_extra, struct err *e);
 	/* id, name: raw string tokens; extra: other members of the call */
-	enum errc (*call)(void *sink, unsigned choice, size_t call, struct slice id, struct slice name, const struct repair_members *extra, struct err *e);
+	enum errc (*call)(void *sink, unsigned choice, size_t call, struct slice id, struct slice name,
+			  const struct repair_members *extra, struct err *e);
 	/* a call that is no function, as it came but for its index */
 	enum errc (*custom)(void *sink, unsigned choice, size_t call, const struct repair_members *m, struct err *e);
 	enum errc (*args)(void *sink, unsigned choice, size_t call, struct slice token, struct err *e);
@@ -98,7 +99,8 @@ struct repair {
 };
 
 /* id may be empty. */
-MUST_CHECK enum errc repair_init(struct repair *r, const struct repair_ops *ops, void *sink, struct slice id, int64_t created_s, struct err *e);
+MUST_CHECK enum errc repair_init(struct repair *r, const struct repair_ops *ops, void *sink, struct slice id, int64_t created_s,
+				 struct err *e);
 void repair_done(struct repair *r);
 MUST_CHECK enum errc repair_take(struct repair *r, const struct sse_event *ev, struct chat_error *ce, struct err *e);
 /* A plain reply, as one event, then the end. */

@@ -160,7 +160,10 @@ static enum errc begin_call(struct repair *r, unsigned choice, const struct call
 		ch->call = grown;
 		ch->calls_cap = cap;
 	}
-	ch->call[ch->calls] = (struct repair_call){ .runner_index = in->index, .id_hash = in->id_hash, .event_no = r->event_no, .is_custom = in->is_custom };
+	ch->call[ch->calls] = (struct repair_call){
+		.runner_index = in->index >= 0 ? in->index : (int64_t)ch->calls, .id_hash = in->id_hash,
+		.event_no = r->event_no, .is_custom = in->is_custom,
+	};
 	rc = set_id(&ch->call[ch->calls], in->id, e);
 	ch->calls++;
 	return rc;

@@ -8,7 +8,8 @@
 #include "base/mem.h"
 #include "llm/place.h"
 
-enum errc source_part_init(struct source_part *p, const struct source_base *b, const struct source_ops *ops, enum agent_source source, const char *name, struct err *e)
+enum errc source_part_init(struct source_part *p, const struct source_base *b, const struct source_ops *ops,
+		enum agent_source source, const char *name, struct err *e)
 {
 	p->ops = ops;
 	p->inv = b->inv;
@@ -90,7 +91,8 @@ static void register_secrets(const char *const *headers)
 	}
 }
 
-enum errc source_upstream(const struct source_part *p, const struct agent_vec *fresh, const struct upstream_spec *s, struct upstream **ret, struct err *e)
+enum errc source_upstream(const struct source_part *p, const struct agent_vec *fresh, const struct upstream_spec *s,
+		struct upstream **ret, struct err *e)
 {
 	struct upstream *u = find_upstream(&p->said, s);
 

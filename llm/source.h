@@ -71,7 +71,8 @@ void source_unchanged(struct source_part *p);
 void source_settle(struct source_part *p, struct agent *a, int64_t created_s);
 /* The upstream of this spec: one that the part had already (breaker and counts live on), else one of fresh (the answer
  * in the making), else a new one, whose secrets are registered with the log. */
-MUST_CHECK enum errc source_upstream(const struct source_part *p, const struct agent_vec *fresh, const struct upstream_spec *s, struct upstream **ret, struct err *e);
+MUST_CHECK enum errc source_upstream(const struct source_part *p, const struct agent_vec *fresh,
+		const struct upstream_spec *s, struct upstream **ret, struct err *e);
 /* Global limits of config as the spec's. */
 void source_limits(const struct config *cfg, struct upstream_spec *s);
 /* Allowlist, blocklist, expose-all (2.3); sets is_exposed. is_cloud: only when the allowlist names it. */
@@ -86,7 +87,8 @@ struct source_base {
 	struct loop *loop;
 	struct httpc *client;
 };
-MUST_CHECK enum errc source_part_init(struct source_part *p, const struct source_base *b, const struct source_ops *ops, enum agent_source source, const char *name, struct err *e);
+MUST_CHECK enum errc source_part_init(struct source_part *p, const struct source_base *b,
+		const struct source_ops *ops, enum agent_source source, const char *name, struct err *e);
 void source_part_done(struct source_part *p);
 
 MUST_CHECK enum errc source_mcoda_new(const struct source_base *b, struct source_part **ret, struct err *e);
@@ -98,7 +100,8 @@ MUST_CHECK enum errc source_discovery_new(const struct source_base *b, int64_t p
 /* The ports to look at, each once, without our own and those that an entry of config or Ollama has; at most max. */
 size_t source_discovery_ports(const struct config *cfg, int64_t *out, size_t max);
 /* The agent that stands in when there is none. */
-MUST_CHECK enum errc source_demo_agent(const struct config *cfg, struct upstream *up, int64_t created_s, struct agent *ret, struct err *e);
+MUST_CHECK enum errc source_demo_agent(const struct config *cfg, struct upstream *up, int64_t created_s,
+		struct agent *ret, struct err *e);
 
 /* ---- a part that is one OpenAI-compatible runner (source_runner.c) ---- */
 struct source_runner_spec {
@@ -112,7 +115,8 @@ struct source_runner_spec {
 	bool is_shared, is_quiet;
 	int64_t max_concurrent, connect_ms, first_byte_ms, idle_ms, total_ms; /* 0: the global setting */
 };
-MUST_CHECK enum errc source_runner_new(const struct source_base *b, const struct source_runner_spec *s, struct source_part **ret, struct err *e);
+MUST_CHECK enum errc source_runner_new(const struct source_base *b, const struct source_runner_spec *s,
+		struct source_part **ret, struct err *e);
 void source_headers_free(char **headers);  /* wipes; NULL is fine */
 
 #endif

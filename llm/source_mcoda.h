@@ -19,6 +19,7 @@ struct mcoda_hints {
 void mcoda_hints_done(struct mcoda_hints *h);
 
 /* llm-execution.md 2.1-2.6. Entries that are no agents are left out. E_UPSTREAM, E_BAD_JSON, E_NO_MEMORY. */
-MUST_CHECK enum errc mcoda_read(struct source_part *p, struct slice out, struct agent_vec *v, struct mcoda_hints *hints, struct err *e);
+MUST_CHECK enum errc mcoda_read(struct source_part *p, struct slice out, struct agent_vec *v,
+		struct mcoda_hints *hints, struct err *e);
 
 #endif

@@ -196,7 +196,8 @@ static enum errc add_extra_headers(struct record r, char **headers, size_t *n, s
 	return E_OK;
 }
 
-static enum errc add_auth(const struct adapter *ad, struct record r, const struct json *config, char **headers, size_t *n, struct err *e)
+static enum errc add_auth(const struct adapter *ad, struct record r, const struct json *config, char **headers,
+		size_t *n, struct err *e)
 {
 	struct slice key = pick_text((struct record){ .top = config }, KEYS("apiKey", "api_key"));
 	struct slice dummy = pick_text(r, KEYS("dummyBearerToken", "dummyApiKey"));
@@ -276,7 +277,8 @@ static enum errc make_headers(const struct adapter *ad, struct record r, const s
 }
 
 /* Leaves a->up NULL when the adapter cannot run here, or its URL is no good or our own. */
-static enum errc make_upstream(struct source_part *p, const struct agent_vec *v, const struct adapter *ad, struct record r, const struct json *config, struct agent *a, bool *ret_is_cloud, struct err *e)
+static enum errc make_upstream(struct source_part *p, const struct agent_vec *v, const struct adapter *ad,
+		struct record r, const struct json *config, struct agent *a, bool *ret_is_cloud, struct err *e)
 {
 	struct upstream_spec s = { .name = a->slug, .kind = ad->kind };
 	char **headers = NULL;
@@ -352,7 +354,8 @@ static char *dup_or_null(struct slice s)
 	return s.n ? slice_dup(s) : NULL;
 }
 
-static enum errc fill_texts(struct agent *a, const struct json *entry, struct slice slug, struct slice adapter, const struct adapter *ad, struct err *e)
+static enum errc fill_texts(struct agent *a, const struct json *entry, struct slice slug, struct slice adapter,
+		const struct adapter *ad, struct err *e)
 {
 	struct slice id = json_slice(json_get(entry, "id"));
 
@@ -406,7 +409,8 @@ static int64_t read_created(const struct json *entry)
 	return (clock_parse_iso(text, &wall_ms) && wall_ms > 0 ? wall_ms : clock_wall_ms()) / 1000;
 }
 
-static enum errc fill_agent(struct source_part *p, const struct agent_vec *v, const struct json *entry, struct slice slug, struct agent *a, bool *ret_is_local, struct record r, struct err *e)
+static enum errc fill_agent(struct source_part *p, const struct agent_vec *v, const struct json *entry,
+		struct slice slug, struct agent *a, bool *ret_is_local, struct record r, struct err *e)
 {
 	const struct json *config = json_get(entry, "config");
 	struct slice adapter = pick_text((struct record){ .top = entry }, KEYS("adapter"));
@@ -431,7 +435,8 @@ static enum errc fill_agent(struct source_part *p, const struct agent_vec *v, co
 	return E_OK;
 }
 
-static enum errc add_entry(struct source_part *p, const struct json *entry, struct agent_vec *v, struct mcoda_hints *hints, struct err *e)
+static enum errc add_entry(struct source_part *p, const struct json *entry, struct agent_vec *v,
+		struct mcoda_hints *hints, struct err *e)
 {
 	const struct json *config = json_get(entry, "config"), *below = json_get(config, "localRunner");
 	struct record r = { .top = json_is_object(config) ? config : NULL, .below = json_is_object(below) ? below : NULL };

@@ -60,7 +60,8 @@ static enum errc make_upstream(const struct runner *r, struct upstream **ret, st
 	return source_upstream(&r->part, NULL, &s, ret, e);
 }
 
-static enum errc add_agent(struct runner *r, struct upstream *up, struct slice id, enum agent_health health, const struct json *item, struct agent_vec *v, struct err *e)
+static enum errc add_agent(struct runner *r, struct upstream *up, struct slice id, enum agent_health health,
+		const struct json *item, struct agent_vec *v, struct err *e)
 {
 	int64_t created_s, window;
 
@@ -86,7 +87,8 @@ static enum errc add_agent(struct runner *r, struct upstream *up, struct slice i
 	return agent_vec_add(v, &a, e);
 }
 
-static enum errc add_configured(struct runner *r, struct upstream *up, const struct probe_result *res, struct agent_vec *v, struct err *e)
+static enum errc add_configured(struct runner *r, struct upstream *up, const struct probe_result *res,
+		struct agent_vec *v, struct err *e)
 {
 	for (size_t i = 0; i < r->spec.models->n; i++) {
 		struct slice id = slice_str(r->spec.models->v[i]);
@@ -216,7 +218,8 @@ static enum errc runner_fill(struct runner *r, const struct source_base *b, stru
 	return r->chat_url ? E_OK : err_set(e, E_NO_MEMORY, "no memory for a source");
 }
 
-enum errc source_runner_new(const struct source_base *b, const struct source_runner_spec *s, struct source_part **ret, struct err *e)
+enum errc source_runner_new(const struct source_base *b, const struct source_runner_spec *s,
+		struct source_part **ret, struct err *e)
 {
 	struct runner *r = NEW(struct runner);
 

@@ -19,7 +19,7 @@
 #include "routes/auth.h"
 #include "routes/sink.h"
 
-#define REPLY_MAX (64u << 20)
+#define REPLY_MAX CALL_REPLY_MAX
 #define LINGER_MS 1000                 /* a runner that has said [DONE] may close its transfer in this time */
 
 struct chat {

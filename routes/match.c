@@ -115,6 +115,25 @@ static enum errc match_pattern(const char *pattern, struct slice path, bool *ret
 	return E_OK;
 }
 
+bool route_allowed(struct slice path, char *out, size_t cap)
+{
+	AUTO_BUF b = BUF_MAX(cap);
+	struct err ignored;
+	enum errc rc = E_OK;
+
+	for (size_t i = 0; i < route_count && !rc; i++) {
+		const char *method = route_table[i].method;
+		char *args[ROUTE_ARGS_MAX] = { 0 };
+		bool hit = false;
+
+		rc = match_pattern(route_table[i].pattern, path, &hit, args, &ignored);
+		route_args_done(args);
+		if (!rc && hit)
+			rc = buf_addf(&b, &ignored, "%s%s%s", b.n ? ", " : "", method, strcmp(method, "GET") == 0 ? ", HEAD" : "");
+	}
+	return !rc && b.n && slice_copy(buf_slice(&b), out, cap);
+}
+
 enum errc route_match(struct slice method, struct slice path, const struct route **ret, char *args[ROUTE_ARGS_MAX], struct err *e)
 {
 	struct slice want = slice_eq(method, SLICE("HEAD")) ? SLICE("GET") : method;

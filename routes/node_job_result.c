@@ -38,7 +38,8 @@ static int64_t work_latency_ms(const struct work *c)
 void work_count(struct work *c, bool is_error)
 {
 	const struct chat_usage *u = c->chunk ? chunk_usage(c->chunk) : &c->usage;
-	struct accounting_entry n = { .agent = c->agent ? c->agent->slug : "", .key_id = "direct", .is_error = is_error, .total_ms = work_latency_ms(c) };
+	struct accounting_entry n = { .agent = c->agent ? c->agent->slug : "", .key_id = "direct", .is_error = is_error,
+				      .total_ms = work_latency_ms(c) };
 
 	if (c->is_counted || !c->is_started)
 		return;

@@ -168,5 +168,7 @@ extern const size_t route_count;
  */
 MUST_CHECK enum errc route_match(struct slice method, struct slice path, const struct route **ret, char *args[ROUTE_ARGS_MAX], struct err *e);
 void route_args_done(char *args[ROUTE_ARGS_MAX]);
+/* The methods that this path has, "GET, HEAD, POST": the Allow header of a 405 (RFC 9110, 15.5.6). False: none, or too many. */
+bool route_allowed(struct slice path, char *out, size_t cap);
 
 #endif

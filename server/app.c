@@ -140,6 +140,7 @@ static void free_loop(struct app_loop *l)
 	if (ctx->accounting)
 		accounting_flush_wait(ctx->accounting);
 	accounting_free(ctx->accounting);
+	models_cache_done(&ctx->models);
 	store_reader_close(ctx->reader);
 }
 
@@ -177,6 +178,7 @@ void app_free(struct app *a)
 	for (unsigned i = 0; i < a->loop_count; i++)
 		loop_free(a->ctxs[i].loop);
 	loop_free(a->super);
+	http_peers_free(a->shared.peers);
 	free_fd(&a->listen_fd);
 	free_fd(&a->lock_fd);
 	if (a->has_httpc)

@@ -85,7 +85,9 @@ static enum errc add_runners(struct app *a, struct buf *out, struct err *e)
 
 		if (!name || !state || strcmp(state, "absent") == 0)
 			continue;
-		rc = buf_addf(out, e, "  %-9s %s: %s, %.0f models%s%s\n", label, name, state, json_num(json_get(s, "agents"), 0),
+		double n = json_num(json_get(s, "agents"), 0);
+
+		rc = buf_addf(out, e, "  %-9s %s: %s, %.0f model%s%s%s\n", label, name, state, n, n > 0 && n < 2 ? "" : "s",
 			      error ? "; " : "", error ? error : "");
 		label = "";
 	}

@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
@@ -224,6 +225,9 @@ static enum errc open_socket(struct app *a, struct err *e)
 	if (a->shared.max_connections < (uint64_t)cfg->max_connections)
 		log_event(LOG_INFO, "limit.lowered", "max_connections=%llu files=%llu",
 			  (unsigned long long)a->shared.max_connections, (unsigned long long)now.rlim_cur);
+	rc = http_peers_new(&a->shared.peers, e);
+	if (rc)
+		return rc;
 	return http_listen(cfg->listen_host, (int)cfg->listen_port, &a->listen_fd, &a->svc.port, e);
 }
 
@@ -241,15 +245,15 @@ static enum errc open_loop(struct app *a, unsigned i, struct err *e)
 	const struct httpc_opts client = client_opts();
 	struct loop_ctx *ctx = &a->ctxs[i];
 	struct app_loop *l = &a->loops[i];
-	char name[16] = { 'l', 'o', 'o', 'p', i < 10 ? (char)('0' + i) : '1', i < 10 ? '\0' : (char)('0' + i - 10), '\0' };
 
+	snprintf(l->name, sizeof(l->name), "loop%u", i);
 	*ctx = (struct loop_ctx){ .svc = &a->svc, .index = i };
 	l->a = a;
 	l->ctx = ctx;
 	l->stop_msg.fn = app_on_stop;
 	l->end_msg.fn = app_on_end;
 	l->trim_msg.fn = app_on_trim;
-	enum errc rc = loop_new(name, &ctx->loop, e);
+	enum errc rc = loop_new(l->name, &ctx->loop, e);
 
 	if (rc == E_OK)
 		rc = httpc_new(ctx->loop, &client, &ctx->client, e);

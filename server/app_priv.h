@@ -25,6 +25,7 @@ enum app_event { APP_BROKEN = 1, APP_QUIESCED = 2, APP_LOOPS_ENDED = 4, APP_INVE
 
 struct app_loop {
 	struct app *a;
+	char name[16];                     /* of the loop, which borrows it */
 	struct loop_ctx *ctx;
 	struct http *http;
 	struct thread thread;
@@ -34,7 +35,7 @@ struct app_loop {
 	int64_t grace_ms;                  /* set by main before stop_msg is posted */
 	int64_t deadline_mono_ms;
 	unsigned idle_checks;
-	bool is_quiesced, is_ended;
+	bool is_told, is_cut;
 	int64_t stalls_seen;               /* THREAD(supervisor), then main */
 };
 
@@ -63,7 +64,7 @@ struct app {
 	struct inventory_waiter first_inventory;
 	/* THREAD(supervisor): app_super.c */
 	struct loop_timer tick;
-	int64_t load_peak, fell_mono_ms, stalls_told_mono_ms;
+	int64_t load_peak, resident_floor, fell_mono_ms, stalls_told_mono_ms;
 	struct pool_job trim_job;
 	bool is_trimming;
 };

@@ -11,7 +11,8 @@
 #include <unistd.h>
 
 #define CHECK_MS 20
-#define LAST_EVENTS_MS 2000    /* for clients to take what http_end_all sent */
+#define LAST_EVENTS_MS 2000    /* for clients to take what http_stop_all left for them */
+#define CUT_MS 200             /* for the connections that were cut after that to end */
 #define FORCE_MS 2000          /* then the process ends without the loops */
 
 /* ---- THREAD(loop) ---- */
@@ -20,16 +21,20 @@ static void on_check(struct loop_timer *t)
 {
 	struct app_loop *l = CONTAINER_OF(t, struct app_loop, check);
 	struct loop *loop = l->ctx->loop;
-	int64_t now_ms = loop_now_ms(loop);
+	int64_t now_ms = loop_now_ms(loop), over_ms = now_ms - l->deadline_mono_ms;
 
 	/* Twice in a row: a request whose bytes were already here when we stopped accepting is still seen. */
 	l->idle_checks = http_requests_open(l->http) ? 0 : l->idle_checks + 1;
-	if (l->idle_checks >= 2 || now_ms >= l->deadline_mono_ms + LAST_EVENTS_MS) {
+	if (l->idle_checks >= 2 || over_ms >= LAST_EVENTS_MS + CUT_MS) {
 		loop_stop(loop);
 		return;
 	}
-	if (now_ms >= l->deadline_mono_ms && !l->is_ended) {
-		l->is_ended = true;
+	if (over_ms >= 0 && !l->is_told) {
+		l->is_told = true;
+		http_stop_all(l->http);
+	}
+	if (over_ms >= LAST_EVENTS_MS && !l->is_cut) {
+		l->is_cut = true;
 		http_end_all(l->http);
 	}
 	loop_timer_set(loop, t, now_ms + CHECK_MS);
@@ -41,7 +46,6 @@ void app_on_stop(struct loop_msg *m)
 
 	thread_must_be(THREAD_LOOP);
 	http_quiesce(l->http);
-	l->is_quiesced = true;
 	if (atomic_fetch_add(&l->a->loops_quiesced, 1) + 1 == l->a->loop_count)
 		app_wake(l->a, APP_QUIESCED);
 	l->deadline_mono_ms = loop_now_ms(l->ctx->loop) + l->grace_ms;
@@ -94,7 +98,7 @@ static void leave_by_force(void)
 
 static void wait_for_loops(struct app *a, int64_t grace_ms, unsigned signals)
 {
-	int64_t force_mono_ms = clock_mono_ms() + grace_ms + LAST_EVENTS_MS + FORCE_MS;
+	int64_t force_mono_ms = clock_mono_ms() + grace_ms + LAST_EVENTS_MS + CUT_MS + FORCE_MS;
 	bool is_urgent = false;
 
 	while (true) {

@@ -4,14 +4,17 @@
  */
 #include "server/app_priv.h"
 
-#include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 
+#include <unistd.h>
+
 #define TICK_BUSY_MS 1000
-#define TICK_IDLE_MS 5000
+#define TICK_IDLE_MS 2500
 #define TRIM_AFTER_MS 5000     /* design.md 5.20 */
-#define LOAD_WORTH_TRIMMING 8  /* below that many requests at once there is little to give back */
+#define LOAD_QUIET 8           /* connections and requests that count as none */
+#define GROWN_BYTES (2 << 20)  /* less than that is not worth the walk through the heaps */
 #define STALLS_EVERY_MS 60000
 
 void app_super_run(void *arg)
@@ -22,6 +25,22 @@ void app_super_run(void *arg)
 }
 
 /* ---- memory ---- */
+
+/* Pages of this process that are in memory, in bytes; 0 when that cannot be told. */
+static int64_t resident_bytes(void)
+{
+	AUTO_BUF text = BUF_MAX(256);
+	struct slice rest, all, resident;
+	int64_t pages = 0;
+
+	if (file_read("/proc/self/statm", &text, NULL) != E_OK)
+		return 0;
+	rest = buf_slice(&text);
+	if (!slice_next(&rest, ' ', &all) || !rest.p || !slice_next(&rest, ' ', &resident) ||
+	    !slice_to_i64(resident, 0, INT64_MAX / 65536, &pages))
+		return 0;
+	return pages * sysconf(_SC_PAGESIZE);
+}
 
 static void trim_work(struct pool_job *j)
 {
@@ -35,6 +54,8 @@ static void on_trimmed(struct loop_msg *m)
 	struct app *a = CONTAINER_OF(j, struct app, trim_job);
 
 	a->is_trimming = false;
+	a->resident_floor = resident_bytes();
+	log_event(LOG_DEBUG, "memory.trimmed", "resident=%lld", (long long)a->resident_floor);
 }
 
 static void trim(struct app *a)
@@ -58,12 +79,19 @@ static int64_t load_now(struct app *a)
 	return load;
 }
 
-/* Load at half its peak or less for five seconds: the rest of the memory is not needed. */
+/*
+ * Load at half its peak or less for five seconds, and memory grown since the last time: it is not needed any more. A
+ * burst between two ticks has no peak here, but its memory is seen.
+ */
 static void watch_load(struct app *a, int64_t load, int64_t now_ms)
 {
+	int64_t resident = resident_bytes();
+
 	if (load >= a->load_peak)
 		a->load_peak = load;
-	if (a->load_peak < LOAD_WORTH_TRIMMING || load > a->load_peak / 2) {
+	if (!a->resident_floor)
+		a->resident_floor = resident;
+	if ((load > a->load_peak / 2 && load > LOAD_QUIET) || resident < a->resident_floor + GROWN_BYTES) {
 		a->fell_mono_ms = 0;
 		return;
 	}
@@ -71,7 +99,8 @@ static void watch_load(struct app *a, int64_t load, int64_t now_ms)
 		a->fell_mono_ms = now_ms;
 	if (now_ms - a->fell_mono_ms < TRIM_AFTER_MS || a->is_trimming || atomic_load(&a->svc.state.is_stopping))
 		return;
-	log_event(LOG_DEBUG, "memory.trimming", "peak=%lld load=%lld", (long long)a->load_peak, (long long)load);
+	log_event(LOG_DEBUG, "memory.trimming", "peak=%lld load=%lld resident=%lld", (long long)a->load_peak, (long long)load,
+		  (long long)resident);
 	trim(a);
 	a->load_peak = load;
 	a->fell_mono_ms = 0;

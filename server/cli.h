@@ -47,7 +47,8 @@ struct cli_option {
  * options (NULL: none; ends with a row whose flag is NULL) and at most max_words other words. An unknown option is
  * E_BAD_REQUEST, with a suggestion. words: borrowed from c; *ret_n may be NULL when max_words is 0.
  */
-MUST_CHECK enum errc cli_load(struct cli *c, const struct cli_option *options, const char **words, size_t max_words, size_t *ret_n, struct err *e);
+MUST_CHECK enum errc cli_load(struct cli *c, const struct cli_option *options, const char **words, size_t max_words, size_t *ret_n,
+	struct err *e);
 
 /* The message alone, on one line of standard error; gives 1. */
 int cli_fail(const struct err *e);

@@ -243,7 +243,7 @@ static enum errc start_listening(struct control *c, struct err *e)
 	(void)unlink(c->path);
 	/* On Linux the mode of the socket before bind is the mode of the file: nobody else gets in, not even for a moment. */
 	if (fchmod(c->listen_fd, 0600) != 0 || bind(c->listen_fd, (struct sockaddr *)&at, sizeof(at)) != 0 ||
-	    listen(c->listen_fd, CONTROL_CONNS_MAX) != 0)
+	    listen(c->listen_fd, 64) != 0)
 		return err_set_os(e, E_IO, errno, "%s: cannot listen", c->path);
 	return loop_watch_add(c->loop, c->listen_fd, EPOLLIN, on_listen, c, &c->listen_watch, e);
 }

@@ -7,7 +7,7 @@
 
 #include <sys/un.h>
 
-#define CONTROL_CONNS_MAX	16
+#define CONTROL_CONNS_MAX	32
 #define CONTROL_LINE_MAX	(64 * 1024)
 #define CONTROL_ANSWER_MAX	(4 * 1024 * 1024)
 #define CONTROL_IDLE_MS		30000

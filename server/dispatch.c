@@ -52,9 +52,13 @@ static enum errc guard(struct req *q, bool *ret_cors, struct err *e)
 		.cfg = svc->cfg, .host = req_header(q, "host"), .origin = req_header(q, "origin"),
 		.sec_fetch_site = req_header(q, "sec-fetch-site"), .port = svc->port, .is_tls = req_is_tls(q),
 	};
+	enum errc rc;
 
 	in.has_origin = in.origin.p != NULL && in.origin.n;
-	in.local_address = req_local_address(q);
+	rc = guard_check(&in, ret_cors, e);
+	if (rc != E_HOST_DENIED)
+		return rc;
+	in.local_address = req_local_address(q);       /* a system call: only for who did not come by a loopback name */
 	return guard_check(&in, ret_cors, e);
 }
 
@@ -84,6 +88,15 @@ static size_t body_limit(const struct req *q)
 	return q->route->max_body;
 }
 
+static void add_allow(struct req *q)
+{
+	struct err ignored;
+	char text[64];
+
+	if (route_allowed(q->path, text, sizeof(text)))
+		(void)!reply_header(&q->reply, "allow", text, &ignored);
+}
+
 static enum errc on_head(struct req *q, struct err *e)
 {
 	bool has_cors = false;
@@ -98,6 +111,8 @@ static enum errc on_head(struct req *q, struct err *e)
 		return E_OK;
 	}
 	rc = route_match(slice_str(q->method), q->path, &q->route, q->arg, e);
+	if (rc == E_METHOD)
+		add_allow(q);
 	if (rc)
 		return rc;
 	q->max_body = body_limit(q);

@@ -146,15 +146,18 @@ void http_shut(struct http_conn *c)
 	c->h->is_due = true;
 }
 
+#define TOO_SLOW_BODY \
+	"{\"error\":{\"message\":\"The request took too long to arrive: headers or body stalled.\",\"type\":\"invalid_request_error\"," \
+	"\"param\":null,\"code\":\"request_timeout\"}}\n"
+
 /* libmicrohttpd cannot answer before a request is whole; a slow client is told by hand, as far as its socket takes it. */
 static void say_too_slow(struct http_conn *c)
 {
 	static const char text[] =
 		"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: application/json; charset=utf-8\r\n"
-		"content-length: 145\r\n\r\n"
-		"{\"error\":{\"message\":\"The request took too long to arrive: headers or body stalled.\",\"type\":\"invalid_request_error\","
-		"\"param\":null,\"code\":null}}   \n";
+		"content-length: 155\r\n\r\n" TOO_SLOW_BODY;
 
+	_Static_assert(sizeof(TOO_SLOW_BODY) - 1 == 155, "content-length above");
 	if (c->h->shared->tls_cert_pem || c->req->phase > PHASE_DISCARD)
 		return;
 	(void)!send(c->fd, text, sizeof(text) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);

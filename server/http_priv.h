@@ -80,5 +80,6 @@ void http_close_stream(struct http_req *hr);   /* tells the handler, once */
 enum MHD_Result http_send(struct http_req *hr);
 void http_wake(struct http_req *hr);
 void http_client_gone(struct http_req *hr);    /* ends the work behind a request */
+void http_watch_client(struct http_req *hr);   /* notice when it leaves, from here to the request's end */
 
 #endif

@@ -37,8 +37,9 @@ static void on_rdhup(void *arg, uint32_t events)
 	http_client_gone(arg);
 }
 
-/* Without a watch a vanished client of a suspended connection is not noticed (design.md 5.6). */
-static void watch_client(struct http_req *hr)
+/* Without a watch a vanished client of a suspended connection is not noticed (design.md 5.6); nor is one whose last bytes
+ * and whose end come together: libmicrohttpd takes a short read for "no more now" and waits for an edge that was. */
+void http_watch_client(struct http_req *hr)
 {
 	struct err e = { 0 };
 
@@ -53,7 +54,7 @@ static void suspend(struct http_req *hr)
 	must(!hr->is_suspended);
 	hr->is_suspended = true;
 	MHD_suspend_connection(hr->mhd);
-	watch_client(hr);
+	http_watch_client(hr);
 }
 
 void http_wake(struct http_req *hr)

@@ -175,6 +175,13 @@ static void refuse(struct http_req *hr, const struct err *e)
 	hr->phase = PHASE_DISCARD;
 }
 
+static bool has_body(const struct http_req *hr)
+{
+	struct slice length = req_header(&hr->q, "content-length");
+
+	return (length.n && !slice_eq(length, SLICE("0"))) || req_header(&hr->q, "transfer-encoding").n;
+}
+
 /* First call for a request: headers only; nothing may be answered here but to "Expect: 100-continue". */
 static enum MHD_Result begin(struct http_req *hr, const char *method, const char *version)
 {
@@ -183,6 +190,8 @@ static enum MHD_Result begin(struct http_req *hr, const char *method, const char
 	hr->q.method = method;
 	hr->phase = PHASE_BODY;
 	http_set_limit(hr->conn, hr->conn->h->ctx->svc->cfg->http_body_ms);
+	if (has_body(hr))
+		http_watch_client(hr);
 	if (!check_head(hr, version, &e)) {
 		buf_init(&hr->body, hr->q.max_body);
 		return MHD_YES;

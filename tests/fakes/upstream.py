@@ -62,15 +62,16 @@ class Request:
 
     def end(self, is_answered):
         self.is_answered = is_answered
-        if not is_answered and self.closed_mono is None:
-            self.closed_mono = time.monotonic()
         self._ended.set()
 
     def wait_closed(self, limit=10.0):
         """Wait for the end of this exchange and give the time at which the node left it; fails when it was answered."""
         assert self._ended.wait(limit), f"the node kept its connection to the runner for {limit} s"
-        assert self.closed_mono is not None, "the runner's answer was through before the node left"
+        assert not self.is_answered, "the runner's answer was through before the node left"
         return self.closed_mono
+
+    def wait_ended(self, limit=10.0):
+        assert self._ended.wait(limit), f"an exchange went on for {limit} s"
 
     def wait_answered(self, limit=10.0):
         assert self._ended.wait(limit) and self.is_answered, "the runner's answer never came to its end"
@@ -134,8 +135,9 @@ class Exchange:
         await self.send(data)
 
     async def closed(self):
-        """Wait until the node closes the connection."""
+        """Wait until the node closes the connection; does not return: there is nobody left to talk to."""
         await self.conn.gone.wait()
+        raise _Gone
 
     def cut(self, is_reset=False):
         """Close now, in the middle of whatever was said; is_reset: with RST instead of FIN."""
@@ -171,6 +173,7 @@ class _Connection:
                 await self._writable()
                 continue
             except OSError:
+                self.leave()
                 raise _Gone from None
             request.sent += n
             view = view[n:]
@@ -193,12 +196,17 @@ class _Connection:
             except OSError:
                 data = b""
             if not data:
-                self.gone_mono = time.monotonic()
-                self.gone.set()
-                self.arrived.set()
+                self.leave()
                 return
             self.buffer += data
             self.arrived.set()
+
+    def leave(self):
+        """The peer has gone, seen by whoever looks first."""
+        if not self.gone.is_set():
+            self.gone_mono = time.monotonic()
+        self.gone.set()
+        self.arrived.set()
 
     async def more(self):
         if self.gone.is_set():
@@ -292,9 +300,7 @@ class Upstream:
         self._listener = None
         for conn in list(self._open):
             conn.close(is_reset=True)
-            conn.gone_mono = time.monotonic()
-            conn.gone.set()
-            conn.arrived.set()
+            conn.leave()
 
     def vanish(self):
         """Stop listening and reset every connection, as a runner that was killed."""
@@ -418,10 +424,9 @@ class Upstream:
         work = self.loop.create_task(script(x))
         left = self.loop.create_task(conn.gone.wait())
         await asyncio.wait([work, left], return_when=asyncio.FIRST_COMPLETED)
-        if conn.gone.is_set() and request.closed_mono is None and not work.done():
-            request.closed_mono = conn.gone_mono
         is_through = work.done() and not work.cancelled() and work.exception() is None
         if not is_through and conn.gone.is_set():
+            request.closed_mono = conn.gone_mono
             work.cancel()
         left.cancel()
         try:
@@ -539,6 +544,7 @@ def raw(*pieces, is_closing=True):
 def status(code, body=b"", content_type="application/json", **headers):
     async def script(x):
         await x.reply(body, code, "Status", content_type=content_type, **headers)
+    script.code = code
     return script
 
 

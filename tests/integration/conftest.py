@@ -3,6 +3,7 @@
 Environment: MSWARM_BIN the program, MSWARM_SANITIZED=1 it was built with a sanitizer (times may be five times as long),
 MSWARM_FULL=1 the large sizes.
 """
+import json
 import os
 import pathlib
 import sys
@@ -15,11 +16,6 @@ sys.dont_write_bytecode = True
 
 from node import Node, wait_until  # noqa: E402
 from upstream import Upstream  # noqa: E402
-
-
-def pytest_collection_modifyitems(items):
-    for item in items:
-        item.user_properties.append(("slow", slow(1)))
 
 
 def slow(seconds):
@@ -40,7 +36,7 @@ def config_for(*upstreams, **members):
 
 
 def is_listed(node, *models):
-    listed = {m["id"] for m in __import__("json").loads(node.request("GET", "/v1/models")[2])["data"]}
+    listed = {m["id"] for m in json.loads(node.request("GET", "/v1/models")[2])["data"]}
     return set(models) <= listed
 
 
@@ -65,6 +61,14 @@ def upstream(make_upstream):
     return make_upstream()
 
 
+def stop(node):
+    try:
+        node.stop(slow(20))
+    except AssertionError:
+        node.show()
+        raise
+
+
 @pytest.fixture
 def make_node(request):
     """make_node(upstream, ..., env={}, args=[], keys of config.json): started, its models listed; stopped and its log checked at the end."""
@@ -85,7 +89,7 @@ def make_node(request):
             if failed:
                 node.show()
             else:
-                node.stop(slow(20))
+                stop(node)
         finally:
             node.close()
 

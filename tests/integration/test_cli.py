@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,8 +15,9 @@ import sys
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from node import Node, clean_env, binary, wait_until  # noqa: E402
+SUPPORT = pathlib.Path(__file__).resolve().parents[1] / "support"
+sys.path.insert(0, str(SUPPORT))
+from node import Node, binary, clean_env, is_sanitized, wait_until  # noqa: E402
 
 VECTORS = pathlib.Path(__file__).resolve().parents[1] / "data" / "tokens.json"
 CHAT = {"model": "demo", "messages": [{"role": "user", "content": "hi"}]}
@@ -127,14 +129,19 @@ def test_sigterm_ends_with_0_and_closes_the_port(node):
 
 
 def slow_runner(listener):
-    """Takes one request and never answers it; returns the connection, which the caller keeps."""
+    """A runner that answers probes but never a chat; the connection with the chat, which the caller keeps open."""
     listener.settimeout(20)
-    connection, _ = listener.accept()
-    connection.settimeout(20)
-    data = b""
-    while b"\r\n\r\n" not in data:
-        data += connection.recv(65536)
-    return connection
+    while True:
+        connection, _ = listener.accept()
+        connection.settimeout(20)
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += connection.recv(65536)
+        if head.startswith(b"POST"):
+            return connection
+        models = b'{"object":"list","data":[{"id":"m"}]}'
+        connection.sendall(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(models), models))
+        connection.close()
 
 
 @pytest.fixture
@@ -182,6 +189,57 @@ def test_grace_ends_what_runs():
                 n.stop(limit=6)
             status, _, body = client.result(10)
             assert status == 503 and json.loads(body)["error"]["message"]
+
+
+@pytest.fixture(scope="module")
+def fail_sync(tmp_path_factory):
+    """The preloaded library that makes syncs fail."""
+    compiler = shutil.which("gcc") or shutil.which("clang")
+    if is_sanitized():
+        pytest.skip("a sanitizer's own library must come first")
+    out = tmp_path_factory.mktemp("preload") / "fail_sync.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-D_GNU_SOURCE", "-o", out, SUPPORT / "fail_sync.c"], check=True, timeout=60)
+    return out
+
+
+def test_broken_store_ends_with_1_and_acknowledged_keys_are_there(idle, fail_sync):
+    trigger = idle.home / "fail"
+    env = {"LD_PRELOAD": str(fail_sync), "FAIL_SYNC_WHEN": str(trigger)}
+    idle.start(env=env)
+    key = json.loads(idle.cli("keys", "add", "before").stdout)["key"]
+    trigger.touch()
+    done = idle.cli("keys", "add", "lost")
+    assert done.returncode == 1 and "msk_" not in done.stdout
+    assert idle.wait(limit=30) == 1
+    assert "store.broken" in idle.log()
+    trigger.unlink()
+    idle.start()
+    assert models_status(idle, key) == 200
+    idle.stop()
+
+
+def test_broken_store_lets_a_running_chat_finish(fail_sync):
+    with socket.create_server(("127.0.0.1", 0)) as listener, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        n = Node(config={"upstreams": [{"name": "slow", "base_url": url, "models": ["m"]}]})
+        trigger = n.home / "fail"
+        try:
+            n.start(env={"LD_PRELOAD": str(fail_sync), "FAIL_SYNC_WHEN": str(trigger)})
+            client = pool.submit(n.request, "POST", "/v1/chat/completions", {**CHAT, "model": "m"}, None, 60)
+            with slow_runner(listener) as connection:
+                trigger.touch()
+                assert n.cli("keys", "add", "lost").returncode == 1
+                wait_until(lambda: "store.broken" in n.log(), why="drain")
+                assert n.request("POST", "/v1/chat/completions", body=CHAT)[0] == 503, "new work is refused"
+                answer = json.dumps({"object": "chat.completion", "choices": [
+                    {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "done"}}]}).encode()
+                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
+                                   % (len(answer), answer))
+                status, _, body = client.result(10)
+                assert status == 200 and json.loads(body)["choices"][0]["message"]["content"] == "done"
+            assert n.wait(limit=10) == 1
+        finally:
+            n.close()
 
 
 # -- kill --
@@ -249,6 +307,28 @@ def test_keys_mistakes(idle, words, text):
     assert done.returncode == 1 and text in done.stderr and done.stdout == ""
 
 
+# -- memory --
+
+def resident_kb(node):
+    return int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{node.pid}/status").read_text())[1])
+
+
+def test_memory_of_a_burst_is_given_back(node):
+    if is_sanitized():
+        pytest.skip("a sanitizer keeps freed memory")
+    before = resident_kb(node)
+    clients = [socket.create_connection((node.host, node.port)) for _ in range(400)]
+    for s in clients:
+        s.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    for s in clients:
+        assert s.recv(4096).startswith(b"HTTP/1.1 200")
+    high = resident_kb(node)
+    for s in clients:
+        s.close()
+    assert high > before + 6000
+    wait_until(lambda: resident_kb(node) < before + (high - before) / 3, limit=15, why="memory given back")
+
+
 # -- drain, status --
 
 def test_drain(node):
@@ -293,8 +373,8 @@ def test_control_socket_at_a_long_path(idle):
 def control(node, *lines, is_half_closed=False):
     """Raw lines to the control socket; one answer a line."""
     with socket.socket(socket.AF_UNIX) as s:
-        s.settimeout(10)
         s.connect(str(node.state_dir / "control.sock"))
+        s.settimeout(10)
         s.sendall(b"".join(line + b"\n" for line in lines))
         if is_half_closed:
             s.shutdown(socket.SHUT_WR)
@@ -324,8 +404,8 @@ def test_control_client_that_leaves_does_not_hurt(node):
             s.connect(str(node.state_dir / "control.sock"))
             s.sendall(b'{"op":"keys.list"}\n{"op":"access.open"}\n')
     with socket.socket(socket.AF_UNIX) as s:
-        s.settimeout(10)
         s.connect(str(node.state_dir / "control.sock"))
+        s.settimeout(10)
         try:
             s.sendall(b"x" * 200000)        # a line past its limit: closed
             assert s.recv(1) == b""

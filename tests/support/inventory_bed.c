@@ -139,7 +139,6 @@ void bed_open(struct bed *b)
 	assert_int_equal(httpc_new(b->loop, &o, &b->client, &e), E_OK);
 }
 
-/* json: members of config.json; sources that it does not mention are off. */
 void bed_load(struct bed *b, const char *json)
 {
 	static const char *const off[] = { "mcoda_source", "ollama_source", "upstreams_source", "discovery_source" };
@@ -179,7 +178,6 @@ static void on_tick(struct loop_timer *t)
 		loop_timer_set(b->loop, t, clock_mono_ms() + 1);
 }
 
-/* Run the loop until is_done; fails after ten seconds. */
 void bed_wait(struct bed *b, bool (*is_done)(struct bed *b))
 {
 	b->is_done = is_done;
@@ -200,7 +198,6 @@ void bed_on_woken(struct loop_msg *m)
 	CONTAINER_OF(m, struct bed, waiter.msg)->woken++;
 }
 
-/* Start and wait for the end of the first round. */
 void bed_start(struct bed *b)
 {
 	b->waiter = (struct inventory_waiter){ .msg.fn = bed_on_woken, .loop = b->loop };
@@ -230,7 +227,6 @@ void bed_close(struct bed *b)
 	assert_int_equal(rmdir(b->dir), 0);
 }
 
-/* So many requests came, and all are dealt with. */
 bool bed_has_hits(struct bed *b)
 {
 	return b->fake[0].hits >= b->want && httpc_active(b->client) == 0;
@@ -254,7 +250,6 @@ int64_t bed_revision(struct bed *b)
 	return r;
 }
 
-/* Another round, until a new list is out. */
 void bed_next(struct bed *b)
 {
 	b->want = bed_revision(b) + 1;
@@ -263,7 +258,14 @@ void bed_next(struct bed *b)
 	bed_wait(b, bed_is_published);
 }
 
-/* The list as text: "source:slug/health flags", flags x exposed s shared e embedding l listed. */
+void bed_round(struct bed *b)
+{
+	b->want = b->fake[0].hits + 1;
+	clock_test_advance_ms(1100);
+	inventory_refresh(b->inv);
+	bed_wait(b, bed_has_hits);
+}
+
 void bed_assert_list(struct bed *b, const char *want)
 {
 	struct agents *l = inventory_get(b->inv);

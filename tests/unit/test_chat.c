@@ -6,7 +6,6 @@
 #include "base/log.h"
 #include "base/mem.h"
 
-#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -464,6 +463,8 @@ static void test_no_memory(void **state)
 	}
 }
 
+static double least(double a, double b) { return a < b ? a : b; }
+
 static void test_speed(void **state)
 {
 	AUTO_BUF body = BUF_MAX(1 << 20), out = BUF_MAX(1 << 20);
@@ -486,13 +487,13 @@ static void test_speed(void **state)
 
 		for (int k = 0; k < turns; k++)
 			assert_int_equal(chat_parse(buf_slice(&body), &r[k], &e), E_OK);
-		parse_us = fmin(parse_us, (double)(clock_mono_us() - start) / turns);
+		parse_us = least(parse_us, (double)(clock_mono_us() - start) / turns);
 		start = clock_mono_us();
 		for (int k = 0; k < turns; k++) {
 			buf_clear(&out);
 			assert_int_equal(chat_build(&r[k], &b, &out, &e), E_OK);
 		}
-		build_us = fmin(build_us, (double)(clock_mono_us() - start) / turns);
+		build_us = least(build_us, (double)(clock_mono_us() - start) / turns);
 		for (int k = 0; k < turns; k++)
 			chat_req_done(&r[k]);
 	}

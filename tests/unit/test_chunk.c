@@ -6,7 +6,6 @@
 #include "base/json.h"
 #include "base/mem.h"
 
-#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -131,6 +130,11 @@ static const struct row rows[] = {
 	{ "announced together, filled later", false, { CALLS("{\"index\":0,\"id\":\"k\",\"function\":{\"name\":\"f\"}},{\"index\":1,\"id\":\"l\",\"function\":{\"name\":\"g\"}}"),
 		CALLS("{\"index\":0,\"function\":{\"arguments\":\"1\"}}"), CALLS("{\"index\":1,\"function\":{\"arguments\":\"2\"}}"), END },
 	  ROLE OCALL("0", "k", "f") OCALL("1", "l", "g") OARGS("0", "1") OARGS("1", "2") OF("tool_calls") DONE, NULL },
+	{ "whole calls, all with index 0 and no id", false, { CALLS("{\"index\":0,\"function\":{\"name\":\"f\",\"arguments\":\"1\"}},{\"index\":0,\"function\":{\"name\":\"f\",\"arguments\":\"2\"}}"), END },
+	  ROLE OCALL("0", "call_*", "f") OARGS("0", "1") OCALL("1", "call_*", "f") OARGS("1", "2") OF("tool_calls") DONE, NULL },
+	{ "an index only later", false, { CALLS("{\"id\":\"k\",\"function\":{\"name\":\"f\"}},{\"id\":\"l\",\"function\":{\"name\":\"g\"}}"), CALLS("{\"index\":1,\"function\":{\"arguments\":\"2\"}}"), END },
+	  ROLE OCALL("0", "k", "f") OCALL("1", "l", "g") OARGS("1", "2") OARGS("0", "{}") OF("tool_calls") DONE, NULL },
+	{ "a call after the end", false, { END, CALLS("{\"id\":\"k\",\"function\":{\"name\":\"f\"}}") }, ROLE OF("stop") OCALL("0", "k", "f") OARGS("0", "{}") DONE, NULL },
 	{ "text, then a call", false, { T("a"), EV(CF("\"content\":\"b\",\"tool_calls\":[{\"id\":\"k\",\"function\":{\"name\":\"f\",\"arguments\":\"1\"}}]", "\"tool_calls\"")) },
 	  ROLE OT("a") OT("b") OCALL("0", "k", "f") OARGS("0", "1") OF("tool_calls") DONE, NULL },
 	{ "no calls in the list", false, { EV(C("\"content\":\"a\",\"tool_calls\":[]")), END }, ROLE OT("a") OF("stop") DONE, NULL },
@@ -387,6 +391,8 @@ static void test_no_memory(void **state)
 	}
 }
 
+static double least(double a, double b) { return a < b ? a : b; }
+
 static double event_us(struct chunk *c, const char *const *lines, size_t n, struct buf *out)
 {
 	double best = 1e9;
@@ -402,7 +408,7 @@ static double event_us(struct chunk *c, const char *const *lines, size_t n, stru
 			buf_clear(out);
 			assert_int_equal(chunk_event(c, &ev, out, &ce, &e), E_OK);
 		}
-		best = fmin(best, (double)(clock_mono_us() - start) / 100);
+		best = least(best, (double)(clock_mono_us() - start) / 100);
 	}
 	return best;
 }

@@ -118,8 +118,13 @@ static const struct join joins[] = {
 	  OUT(OMSG("\"content\":null,\"refusal\":null,\"tool_calls\":[" CALL("k", "f", "{\\\"a\\\":1}") "," CALL("call_*", "g", "{}") "]", "tool_calls")), NULL, "" },
 	{ { EV("{\"index\":0,\"delta\":{\"content\":\"a\"},\"logprobs\":{\"content\":[1,2]}}"), EV("{\"index\":0,\"delta\":{\"content\":\"b\"},\"logprobs\":{\"content\":[3]},\"stop_reason\":null}"), END },
 	  OUT("{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"ab\",\"refusal\":null},\"logprobs\":{\"content\":[1,2,3],\"refusal\":null},\"finish_reason\":\"stop\",\"stop_reason\":null}"), NULL, "ab" },
+	/* the same bytes thrice are three tokens */
+	{ { EV("{\"index\":0,\"delta\":{\"content\":\"a\"},\"logprobs\":{\"content\":[7]}}"), EV("{\"index\":0,\"delta\":{\"content\":\"a\"},\"logprobs\":{\"content\":[7]}}"), EV("{\"index\":0,\"delta\":{\"content\":\"a\"},\"logprobs\":{\"content\":[7]}}"), END },
+	  OUT("{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"aaa\",\"refusal\":null},\"logprobs\":{\"content\":[7,7,7],\"refusal\":null},\"finish_reason\":\"stop\"}"), NULL, "aaa" },
 	{ { "{\"id\":\"r1\",\"created\":5,\"choices\":[{\"delta\":{\"content\":\"a\"}}],\"timings\":{\"n\":1}}", END, "{\"choices\":[],\"usage\":" U3 ",\"timings\":{\"n\":2}}", "[DONE]" },
 	  "{\"id\":\"r1\",\"object\":\"chat.completion\",\"created\":5,\"model\":\"mine\",\"choices\":[" OMSG("\"content\":\"a\",\"refusal\":null", "stop") "],\"usage\":" U3 ",\"timings\":{\"n\":2}}", NULL, "a" },
+	{ { END, D("\"tool_calls\":[{\"id\":\"k\",\"function\":{\"name\":\"f\"}}]"), "[DONE]" },
+	  OUT(OMSG("\"content\":null,\"refusal\":null,\"tool_calls\":[" CALL("k", "f", "{}") "]", "stop")), NULL, "" },
 	{ { T("a"), "[DONE]" }, NULL, "the runner's stream ended without a finish_reason", "a" },
 	{ { T("a"), "{\"error\":\"boom\"}" }, NULL, "boom", "a" },
 };
@@ -175,10 +180,15 @@ static void test_join(void **state)
 
 static void test_limits(void **state)
 {
+	/* the limit is on all text together, not on each */
+	static const struct join two = { { T("0123456789"), EV("{\"index\":1,\"delta\":{\"content\":\"0123456789\"},\"finish_reason\":\"stop\"}"), END }, NULL, NULL, NULL };
+	AUTO_BUF spare = BUF_MAX(1 << 20);
 	struct chat_usage usage;
 	struct chat_error ce;
 
 	(void)state;
+	assert_int_equal(run(&two, 19, &spare, &usage, &ce, false), E_TOO_LARGE);
+	assert_int_equal(run(&two, 20, &spare, &usage, &ce, false), E_OK);
 	for (size_t max = 0; max < 5; max++) {
 		AUTO_BUF out = BUF_MAX(1 << 20);
 

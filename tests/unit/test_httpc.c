@@ -390,6 +390,7 @@ static void test_chunked(void **state)
 	server_stop(&s);
 	assert_int_equal(g.rc, E_OK);
 	assert_int_equal(g.length, -1);
+	assert_int_equal(g.heads, 1);
 	assert_string_equal(g.type, "text/event-stream");
 	assert_string_equal(g.body, "data: a\n\n");
 }
@@ -440,7 +441,9 @@ static void test_broken(void **state)
 
 static void serve_endless_head(struct server *s, int conn)
 {
-	if (!read_request(s, conn) || !put_str(conn, "HTTP/1.1 200 OK\r\n"))
+	const char *begin = s->more;
+
+	if (!read_request(s, conn) || !put_str(conn, begin))
 		return;
 	while (put_str(conn, s->answer))
 		atomic_fetch_add(&s->sent, (int_fast64_t)strlen(s->answer));
@@ -448,19 +451,28 @@ static void serve_endless_head(struct server *s, int conn)
 
 static void test_endless_head(void **state)
 {
-	static const char *const rows[] = { "X-More: and more and more\r\n", "and-no-end-of-line-ever" };
+	static const struct {
+		const char *begin, *more;
+		enum httpc_phase phase;
+	} rows[] = {
+		{ "HTTP/1.1 200 OK\r\n", "X-More: and more and more\r\n", HTTPC_FIRST_BYTE },
+		{ "HTTP/1.1 200 OK\r\n", "and-no-end-of-line-ever", HTTPC_FIRST_BYTE },
+		{ "", "HTTP/1.1 100 Continue\r\n\r\n", HTTPC_FIRST_BYTE },
+		{ "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", "X-Trailer: and more and more\r\n", HTTPC_BODY },
+	};
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct server s;
 
-		server_start(&s, serve_endless_head, rows[i]);
+		server_start(&s, serve_endless_head, rows[i].more);
+		s.more = (void *)(uintptr_t)rows[i].begin;
 		struct got g = once(&s, (struct httpc_req){ .total_ms = 10000 });
 
 		server_stop(&s);
 		assert_int_equal(g.rc, E_UPSTREAM);
-		assert_int_equal(g.phase, HTTPC_FIRST_BYTE);
-		assert_int_equal(g.heads, 0);
+		assert_int_equal(g.phase, rows[i].phase);
+		assert_int_equal(g.heads, rows[i].phase == HTTPC_BODY);
 		assert_non_null(strstr(g.e.what, "head of the answer"));
 	}
 }
@@ -741,6 +753,23 @@ static void test_pause_at_end(void **state)
 	server_stop(&s);
 }
 
+/* What was held back is delivered in one piece, and that passes the limit, inside the resume. */
+static void test_too_much_at_resume(void **state)
+{
+	struct server s;
+	struct world w;
+	struct got g = { .on_data = pause_each_once };
+
+	(void)state;
+	server_start(&s, serve_and_hold, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n2\r\ncd\r\n");
+	world_open(&w);
+	start(&w, &g, &(struct httpc_req){ .url = url_of(&s), .max_body = 3, .total_ms = 5000 });
+	loop_run(w.l);
+	assert_int_equal(g.rc, E_TOO_LARGE);
+	world_close(&w);
+	server_stop(&s);
+}
+
 /* ---- cancel ---- */
 
 static void on_cancel_timer(struct loop_timer *t)
@@ -783,14 +812,47 @@ static enum httpc_take pause_then_cancel(struct got *g, struct slice b)
 static enum httpc_take pause_only(struct got *g, struct slice b)
 {
 	(void)b;
-	resume(g); /* still on the list when it is cancelled */
-	loop_timer_set(g->w->l, &g->timer, loop_now_ms(g->w->l) - 1);
+	loop_timer_set(g->w->l, &g->timer, loop_now_ms(g->w->l)); /* the cancel comes first */
+	resume(g);
 	return HTTPC_PAUSE;
 }
 
 static void on_just_resume(struct loop_timer *t)
 {
 	resume(CONTAINER_OF(t, struct got, timer));
+}
+
+static bool count_round(void *arg)
+{
+	++*(int *)arg;
+	return false;
+}
+
+static int64_t no_timeout(void *arg)
+{
+	(void)arg;
+	return -1;
+}
+
+static void on_stop_timer(struct loop_timer *t)
+{
+	struct got *g = CONTAINER_OF(t, struct got, timer);
+
+	loop_stop(g->w->l);
+}
+
+/* A client with nothing to do does nothing: no list holds on to what is gone. */
+static void assert_quiet(struct world *w)
+{
+	struct got g = { .w = w, .timer.fn = on_stop_timer };
+	int rounds = 0;
+	struct err e;
+
+	assert_int_equal(loop_source_add(w->l, (struct loop_source){ .name = "count", .run = count_round, .timeout_ms = no_timeout,
+			 .arg = &rounds }, &e), E_OK);
+	loop_timer_set(w->l, &g.timer, clock_mono_ms() + 20);
+	loop_run(w->l);
+	assert_in_range(rounds, 1, 50);
 }
 
 /* In every phase: no callback afterwards, and the server sees the connection closed at once. */
@@ -832,6 +894,7 @@ static void test_cancel(void **state)
 		assert_int_equal(s.requests, 1);
 		assert_in_range(s.closed_mono_ms - g.cancel_mono_ms, 0, 100);
 		loop_timer_cancel(w.l, &g.timer);
+		assert_quiet(&w);
 		world_close(&w);
 	}
 }
@@ -946,6 +1009,29 @@ static void test_names(void **state)
 	}
 	world_close(&w);
 	server_stop(&s);
+}
+
+/* A name with an empty label is refused by every resolver without asking anybody. Its place comes back at once. */
+static void test_bad_names(void **state)
+{
+	enum { N = 30 };
+	static struct got g[N];
+	struct world w;
+	int64_t begin = clock_mono_ms();
+
+	(void)state;
+	world_open(&w);
+	for (int i = 0; i < N; i++) {
+		g[i] = (struct got){ .rc = E_OK };
+		start(&w, &g[i], &(struct httpc_req){ .url = "http://no..name:1/", .total_ms = 15000 });
+	}
+	loop_run(w.l);
+	for (int i = 0; i < N; i++) {
+		assert_int_equal(g[i].rc, E_UPSTREAM);
+		assert_int_equal(g[i].phase, HTTPC_CONNECT);
+	}
+	assert_true(clock_mono_ms() - begin < 4000);
+	world_close(&w);
 }
 
 /* ---- kept connections ---- */
@@ -1263,6 +1349,8 @@ int main(void)
 		cmocka_unit_test(test_idle_is_moved),
 		cmocka_unit_test(test_pause),
 		cmocka_unit_test(test_pause_at_end),
+		cmocka_unit_test(test_too_much_at_resume),
+		cmocka_unit_test(test_bad_names),
 		cmocka_unit_test(test_cancel),
 		cmocka_unit_test(test_cancel_many),
 		cmocka_unit_test(test_parallel),

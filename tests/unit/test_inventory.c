@@ -88,6 +88,12 @@ static void test_same_answer_is_no_revision(void **state)
 	bed_close(&b);
 }
 
+/* So many turns of the loop. */
+static bool is_countdown_over(struct bed *b)
+{
+	return b->want <= 0 || --b->want <= 0;
+}
+
 static void test_refresh_at_most_once_a_second(void **state)
 {
 	struct bed b;
@@ -107,8 +113,8 @@ static void test_refresh_at_most_once_a_second(void **state)
 	bed_wait(&b, bed_has_hits);
 	for (int i = 0; i < 50; i++)
 		inventory_refresh(b.inv);
-	b.want = b.fake[0].hits;
-	bed_wait(&b, bed_has_hits);
+	b.want = 20;
+	bed_wait(&b, is_countdown_over);
 	assert_int_equal(b.fake[0].hits, hits + 1);
 	bed_close(&b);
 }
@@ -155,10 +161,7 @@ static void test_chat_check_is_not_repeated(void **state)
 	bed_new(&b);
 	bed_start(&b);
 	assert_non_null(strstr(b.fake[0].last, "POST /v1/chat/completions"));
-	b.want = b.fake[0].hits + 2;
-	clock_test_advance_ms(1100);
-	inventory_refresh(b.inv);
-	bed_wait(&b, bed_has_hits);
+	bed_round(&b);
 	assert_non_null(strstr(b.fake[0].last, "GET /models"));
 	bed_assert_list(&b, "config:mine/degraded xl");
 	bed_close(&b);
@@ -217,10 +220,7 @@ static void test_failing_source_fades(void **state)
 	bed_next(&b);
 	bed_assert_list(&b, "config:other/unreachable xl\nconfig:tiny/unreachable xl");
 	for (int i = 0; i < 2; i++) { /* kept for three rounds */
-		b.want = b.fake[0].hits + 2;
-		clock_test_advance_ms(1100);
-		inventory_refresh(b.inv);
-		bed_wait(&b, bed_has_hits);
+		bed_round(&b);
 		bed_assert_list(&b, "config:other/unreachable xl\nconfig:tiny/unreachable xl");
 	}
 	bed_next(&b);
@@ -311,6 +311,119 @@ static void test_stop_wakes_who_waits(void **state)
 	bed_close(&b);
 }
 
+static void test_status(void **state)
+{
+	struct bed b;
+	AUTO_BUF text = BUF_MAX(4096);
+	struct jw w = JW(&text);
+	struct err e;
+
+	(void)state;
+	bed_open(&b);
+	fake_open(&b.fake[0], b.loop, llama);
+	bed_load_port(&b, "\"upstreams_source\":true,\"upstreams\":[{\"name\":\"lab\",\"base_url\":\"http://127.0.0.1:%\"},"
+		"{\"name\":\"down\",\"base_url\":\"http://127.0.0.1:%/none\"}]", b.fake[0].port);
+	bed_new(&b);
+	bed_start(&b);
+	jw_obj(&w, NULL);
+	inventory_json(b.inv, &w, "sources");
+	jw_end(&w);
+	assert_int_equal(jw_done(&w, &e), E_OK);
+	assert_int_equal(buf_add(&text, "", 1, &e), E_OK);
+	/* the second finds the list at the origin's /v1/models */
+	assert_string_equal(text.p, "{\"sources\":[{\"source\":\"config\",\"name\":\"lab\",\"state\":\"ok\",\"agents\":2,\"error\":null},"
+		"{\"source\":\"config\",\"name\":\"down\",\"state\":\"ok\",\"agents\":2,\"error\":null}]}");
+	b.fake[0].answers = nothing;
+	bed_next(&b);
+	buf_clear(&text);
+	w = JW(&text);
+	inventory_json(b.inv, &w, NULL);
+	assert_int_equal(jw_done(&w, &e), E_OK);
+	assert_true(slice_contains_nocase(buf_slice(&text), SLICE("\"state\":\"stale\",\"agents\":2,\"error\":\"status 404\"")));
+	bed_close(&b);
+}
+
+static void test_no_memory(void **state)
+{
+	struct bed b;
+	enum errc rc = E_NO_MEMORY;
+	uint64_t n = 0;
+
+	(void)state;
+	bed_open(&b);
+	bed_load(&b, "\"mcoda_source\":true,\"ollama_source\":true,\"discovery_source\":true,\"upstreams_source\":true,"
+		"\"upstreams\":[{\"name\":\"lab\",\"base_url\":\"http://127.0.0.1:9\",\"headers\":{\"x-a\":\"1\"}}]");
+	struct inventory_opts o = { .cfg = b.cfg, .loop = b.loop, .client = b.client };
+
+	while (rc == E_NO_MEMORY && n < 300) {
+		struct err e;
+
+		mem_test_fail_at(++n, 0);
+		rc = inventory_new(&o, &b.inv, &e);
+		mem_test_fail_at(0, 0);
+		assert_int_equal(b.inv != NULL, rc == E_OK);
+	}
+	assert_int_equal(rc, E_OK);
+	assert_true(n > 20);
+	bed_close(&b);
+}
+
+struct reader {
+	struct thread thread;
+	struct bed *bed;
+	atomic_bool is_over;
+	int rounds;
+};
+
+/* What routes do on their loops, against a supervisor that publishes. */
+static void reader_run(void *arg)
+{
+	struct reader *r = arg;
+
+	while (!atomic_load(&r->is_over)) {
+		struct agents *l = inventory_get(r->bed->inv);
+		AUTO_BUF text = BUF_MAX(4096);
+		struct jw w = JW(&text);
+		struct inventory_waiter waiter = { .msg.fn = bed_on_woken, .loop = r->bed->loop };
+		const struct agent *found[AGENT_CANDIDATES_MAX];
+		struct err e;
+		size_t n;
+
+		(void)!agents_resolve(l, SLICE("tiny"), found, &n, &e);
+		agents_unref(l);
+		inventory_json(r->bed->inv, &w, NULL);
+		must(jw_done(&w, &e) == E_OK);
+		must(!inventory_wait_first(r->bed->inv, &waiter));
+		inventory_refresh(r->bed->inv);
+		r->rounds++;
+	}
+}
+
+static void test_threads(void **state)
+{
+	struct bed b;
+	struct reader r = { .bed = &b };
+	struct err e;
+
+	(void)state;
+	bed_open(&b);
+	fake_open(&b.fake[0], b.loop, llama);
+	bed_load_port(&b, "\"upstreams_source\":true,\"upstreams\":[{\"name\":\"lab\",\"base_url\":\"http://127.0.0.1:%\"}]", b.fake[0].port);
+	b.cfg->inventory_refresh_ms = 100;
+	bed_new(&b);
+	bed_start(&b);
+	assert_int_equal(thread_start(&r.thread, THREAD_LOOP, 0, reader_run, &r, &e), E_OK);
+	for (int i = 0; i < 4; i++) {
+		b.fake[0].answers = i % 2 ? llama : llama_later;
+		b.want = bed_revision(&b) + 1;
+		bed_wait(&b, bed_is_published);
+	}
+	atomic_store(&r.is_over, true);
+	thread_join(&r.thread);
+	assert_true(r.rounds > 0);
+	bed_close(&b);
+}
+
 int main(void)
 {
 	static const char *const names[] = { "OLLAMA_HOST", "MSWARM_SELF_HOSTED_OLLAMA_BASE_URL", "MSWARM_DEMO" };
@@ -327,6 +440,7 @@ int main(void)
 		cmocka_unit_test(test_chat_check_is_not_repeated), cmocka_unit_test(test_bad_entries_are_skipped),
 		cmocka_unit_test(test_failing_source_fades), cmocka_unit_test(test_busy_runner_is_not_called_dead),
 		cmocka_unit_test(test_stalled_source_holds_nobody_up), cmocka_unit_test(test_stop_wakes_who_waits),
+		cmocka_unit_test(test_status), cmocka_unit_test(test_no_memory), cmocka_unit_test(test_threads),
 	};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 

@@ -42,7 +42,8 @@ static void lays_out(void **state)
 	jw_raw(&w, "r", SLICE("1.50"));
 	jw_end(&w);
 	assert_int_equal(jw_done(&w, NULL), E_OK);
-	assert_wrote(&b, "{\"i\":-9223372036854775808,\"s\":\"x\",\"none\":null,\"e\":\"\",\"a\":[true,false,null,{},[]],\"next\":[1],\"r\":1.50}");
+	assert_wrote(&b, "{\"i\":-9223372036854775808,\"s\":\"x\",\"none\":null,\"e\":\"\",\"a\":[true,false,null,{},[]]"
+		",\"next\":[1],\"r\":1.50}");
 }
 
 static void lays_out_pretty(void **state)

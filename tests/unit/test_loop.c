@@ -34,7 +34,7 @@ struct tick {
 	struct loop *l;
 	int64_t at;
 	int *order, *next, id;
-	int again, stop_after;
+	int again, stop_after, stop_at_end;
 };
 
 static void on_tick(struct loop_timer *t)
@@ -47,7 +47,7 @@ static void on_tick(struct loop_timer *t)
 		k->order[(*k->next)++] = k->id;
 	if (k->again-- > 0)
 		loop_timer_set(k->l, t, loop_now_ms(k->l));
-	if (k->stop_after)
+	if (k->stop_after || (k->stop_at_end && k->again < 0))
 		loop_stop(k->l);
 }
 
@@ -96,31 +96,6 @@ static void test_timer_clock_by_hand(void **state)
 	clock_test_advance_ms(3600 * 1000);
 	loop_run(l);
 	clock_test_advance_ms(-3600 * 1000);
-	loop_free(l);
-}
-
-/* Equal times: in the order of arming. One that arms itself for the past runs once a round, behind those that are due. */
-static void test_timer_fairness(void **state)
-{
-	struct loop *l = new_loop();
-	int order[64], next = 0;
-	int64_t now = clock_mono_ms();
-	struct tick again = { .t.fn = on_tick, .l = l, .order = order, .next = &next, .id = 0, .again = 3 };
-	struct tick k[4], last = { .t.fn = on_tick, .l = l, .order = order, .next = &next, .id = 9, .stop_after = 1 };
-
-	(void)state;
-	loop_timer_set(l, &again.t, now - 10);
-	for (int i = 0; i < 4; i++) {
-		k[i] = (struct tick){ .t.fn = on_tick, .l = l, .order = order, .next = &next, .id = i + 1 };
-		loop_timer_set(l, &k[i].t, now - 5);
-	}
-	loop_timer_set(l, &last.t, now - 4);
-	loop_run(l);
-	const int want[] = { 0, 1, 2, 3, 4, 9, 0 };
-
-	assert_true(next >= (int)ARRAY_LEN(want));
-	assert_memory_equal(order, want, sizeof(want));
-	loop_timer_cancel(l, &again.t);
 	loop_free(l);
 }
 
@@ -241,6 +216,59 @@ static void test_many_watches(void **state)
 		close(fds[i][1]);
 	}
 	loop_free(l);
+}
+
+/* Many slow events at once: the turn ends early, the rest comes in the next ones, letters are not kept waiting. */
+struct slow {
+	struct loop_msg m;
+	struct loop *l;
+	int calls, calls_at_letter;
+};
+
+static void on_slow(void *arg, uint32_t events)
+{
+	struct slow *s = arg;
+	int64_t begin = clock_mono_us();
+
+	(void)events;
+	while (clock_mono_us() - begin < 1000)
+		;
+	if (s->calls++ == 0)
+		loop_post(s->l, &s->m);
+	if (s->calls == 64)
+		loop_stop(s->l);
+}
+
+static void on_slow_letter(struct loop_msg *m)
+{
+	struct slow *s = CONTAINER_OF(m, struct slow, m);
+
+	s->calls_at_letter = s->calls;
+}
+
+static void test_turn_budget(void **state)
+{
+	struct slow s = { .m.fn = on_slow_letter, .l = new_loop() };
+	loop_watch_id id[64];
+	struct err e;
+	int fds[64][2];
+
+	(void)state;
+	for (int i = 0; i < 64; i++) {
+		assert_int_equal(pipe(fds[i]), 0);
+		assert_int_equal(loop_watch_add(s.l, fds[i][0], EPOLLIN | EPOLLONESHOT, on_slow, &s, &id[i], &e), E_OK);
+		assert_int_equal(write(fds[i][1], "x", 1), 1);
+	}
+	loop_run(s.l);
+	assert_int_equal(s.calls, 64); /* each once, none lost */
+	assert_int_equal(s.calls_at_letter, 8);
+	assert_true(atomic_load(&loop_stats(s.l)->turns) >= 8);
+	for (int i = 0; i < 64; i++) {
+		loop_watch_del(s.l, id[i]);
+		close(fds[i][0]);
+		close(fds[i][1]);
+	}
+	loop_free(s.l);
 }
 
 /* ---- letters ---- */
@@ -367,6 +395,41 @@ struct src {
 	int64_t due_ms;
 };
 
+/* The last act of a turn: post, stop, and say that there is nothing to do. The letter is delivered. */
+static bool post_and_stop(void *arg)
+{
+	struct letter *o = arg;
+
+	if (o->seq == 0) {
+		o->seq = last_seq[0] + 1;
+		loop_post(o->l, &o->m);
+		loop_stop(o->l);
+	}
+	return false;
+}
+
+static int64_t no_timeout(void *arg)
+{
+	(void)arg;
+	return -1;
+}
+
+static void test_stop_after_post(void **state)
+{
+	struct loop *l = new_loop();
+	struct letter o = { .m.fn = on_letter, .l = l };
+	struct err e;
+
+	(void)state;
+	letters_got = 0;
+	last_seq[0] = 6;
+	assert_int_equal(loop_source_add(l, (struct loop_source){ .name = "test", .run = post_and_stop, .timeout_ms = no_timeout,
+			 .arg = &o }, &e), E_OK);
+	loop_run(l);
+	assert_int_equal(letters_got, 1);
+	loop_free(l);
+}
+
 static bool src_run(void *arg)
 {
 	struct src *s = arg;
@@ -409,6 +472,38 @@ static void test_sources(void **state)
 	assert_int_equal(s.work, 0);
 	assert_int_equal(s.due_ms, 0);
 	loop_free(s.l);
+}
+
+/* Equal times: in the order of arming. One that arms itself for the past runs once a round, behind those that are due. */
+static void test_timer_fairness(void **state)
+{
+	struct loop *l = new_loop();
+	int order[128], next = 0;
+	int64_t now = clock_mono_ms();
+	struct tick again = { .t.fn = on_tick, .l = l, .order = order, .next = &next, .id = 0, .again = 50 };
+	struct src rounds = { .l = l };
+	struct err e;
+	struct tick k[4], last = { .t.fn = on_tick, .l = l, .order = order, .next = &next, .id = 9, .stop_after = 1 };
+
+	(void)state;
+	loop_timer_set(l, &again.t, now - 10);
+	for (int i = 0; i < 4; i++) {
+		k[i] = (struct tick){ .t.fn = on_tick, .l = l, .order = order, .next = &next, .id = i + 1 };
+		loop_timer_set(l, &k[i].t, now - 5);
+	}
+	loop_timer_set(l, &last.t, now - 4);
+	assert_int_equal(loop_source_add(l, (struct loop_source){ .name = "test", .run = src_run, .timeout_ms = src_timeout,
+			 .arg = &rounds }, &e), E_OK);
+	last.stop_after = 0;
+	again.stop_at_end = 1;
+	loop_run(l);
+	assert_true(rounds.runs >= 50);
+	const int want[] = { 0, 1, 2, 3, 4, 9, 0 };
+
+	assert_true(next >= (int)ARRAY_LEN(want));
+	assert_memory_equal(order, want, sizeof(want));
+	loop_timer_cancel(l, &again.t);
+	loop_free(l);
 }
 
 /* ---- stall meter ---- */
@@ -527,9 +622,11 @@ int main(void)
 		cmocka_unit_test(test_timer_does_not_starve),
 		cmocka_unit_test(test_watch_generation),
 		cmocka_unit_test(test_many_watches),
+		cmocka_unit_test(test_turn_budget),
 		cmocka_unit_test(test_letters),
 		cmocka_unit_test(test_ping_pong),
 		cmocka_unit_test(test_stop_first),
+		cmocka_unit_test(test_stop_after_post),
 		cmocka_unit_test(test_sources),
 		cmocka_unit_test(test_stall_is_seen),
 		cmocka_unit_test(test_waiting_for_cpu_is_no_stall),

@@ -146,7 +146,7 @@ static void test_clean_child(void **state)
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	struct ended d = run(SH("for f in /proc/$$/fd/*; do echo ${f##*/}; done; env; grep SigBlk /proc/$$/status"), plain_env, 20000, 4096);
+	struct ended d = run(SH("for f in /proc/$$/fd/*; do echo ${f##*/}; done; env; grep SigBlk /proc/self/status"), plain_env, 20000, 4096);
 
 	sigprocmask(SIG_UNBLOCK, &set, NULL);
 	unsetenv("CANARY");

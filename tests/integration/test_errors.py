@@ -1,0 +1,661 @@
+"""What goes wrong on either side: each bad request and each broken runner ends in a clear error, soon, and in nothing else.
+
+After every case the node serves the next request; no process ends, no slot is lost, no loop stands still.
+"""
+import json
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import time
+
+import pytest
+from conftest import config_for, slow
+from node import Node, wait_until
+from upstream import answer, chunk, completion, cut, endless, event, raw, silent, stall, status, stream, then, words
+from wire import CHAT, Closed, Wire, chat_body, text_of
+
+HELPERS = pathlib.Path(__file__).resolve().parent / "openai"
+
+
+def ask(node, body=None, **members):
+    """Status, headers, and error of a chat (None when there is none)."""
+    code, headers, data = node.request("POST", CHAT, chat_body(**members) if body is None else body,
+                                       {"content-type": "application/json"}, limit=slow(20))
+    reply = json.loads(data)
+    if code != 200:
+        assert set(reply) == {"error"} and set(reply["error"]) == {"message", "type", "param", "code"}, reply
+        assert headers["content-type"].startswith("application/json") and headers["x-request-id"]
+    return code, headers, reply.get("error")
+
+
+def stream_of(node, **members):
+    with Wire(node, slow(20)) as w:
+        w.chat(**members)
+        code, _ = w.head()
+        if code != 200:
+            return code, json.loads(w.body())["error"]
+        return code, list(w.events())
+
+
+def check_serves(node, upstream=None):
+    if upstream:
+        upstream.default = answer()
+    assert ask(node)[0] == 200
+
+
+# ---- bad requests ----
+
+@pytest.mark.parametrize("body", [
+    b"{", b"", b"nonsense", b"[]", b'"text"', b"null", b"{}{}", b'{"model":"m",}', b'{"model":"m" "messages":[]}', b"\x00", b"\xff\xfe",
+    b'{"model":"\xff","messages":[{"role":"user","content":"a"}]}', b'{"a":' * 10000, b"[" * 1000000, b'{"model":"m","model":',
+    b'{"model":"m","messages":' + b"[" * 600 + b"]" * 600 + b"}",
+    b'{"model":"m","messages":[{"role":"user","content":"a\nb"}]}', b'{"model":NaN}', b"<html></html>", b"model=m&messages=hi",
+], ids=lambda b: repr(b[:24]))
+def test_bodies_that_are_no_request(node, upstream, body):
+    code, _, error = ask(node, body)
+    assert code == 400 and error["type"] == "invalid_request_error" and error["message"]
+    assert len(error["message"]) < 300, "an echo of the input"
+    assert not upstream.chats
+    check_serves(node)
+
+
+USER = {"role": "user", "content": "hi"}
+WRONG = [
+    # members in place of the good ones, param of the error
+    ({"model": None}, "model"), ({"model": 1}, "model"), ({"model": ""}, "model"), ({"model": ["m"]}, "model"),
+    ({"messages": None}, "messages"), ({"messages": []}, "messages"), ({"messages": "hi"}, "messages"), ({"messages": {}}, "messages"),
+    ({"messages": [1]}, "messages[0]"), ({"messages": [USER, {"content": "x"}]}, "messages[1].role"),
+    ({"messages": [{"role": 1, "content": "x"}]}, "messages[0].role"), ({"messages": [{"role": "king", "content": "x"}]}, "messages[0].role"),
+    ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
+    ({"messages": [{"role": "user", "content": [{"type": 1}]}]}, "messages[0].content[0].type"),
+    ({"stream": "yes"}, "stream"), ({"stream": 1}, "stream"), ({"stream": False, "stream_options": {"include_usage": True}}, "stream_options"),
+    ({"max_tokens": "7"}, "max_tokens"), ({"max_tokens": 0}, "max_tokens"), ({"max_tokens": 1.5}, "max_tokens"),
+    ({"max_completion_tokens": -1}, "max_completion_tokens"), ({"temperature": "hot"}, "temperature"), ({"temperature": 3}, "temperature"),
+    ({"top_p": -0.1}, "top_p"), ({"presence_penalty": 2.1}, "presence_penalty"), ({"frequency_penalty": []}, "frequency_penalty"),
+    ({"seed": 1.5}, "seed"), ({"logit_bias": []}, "logit_bias"), ({"stop": 5}, "stop"), ({"stop": ["a"] * 5}, "stop"), ({"n": 0}, "n"),
+    ({"logprobs": 1}, "logprobs"), ({"top_logprobs": 2}, "top_logprobs"), ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+    ({"response_format": "json"}, "response_format"), ({"response_format": {"type": "xml"}}, "response_format.type"),
+    ({"tools": {}}, "tools"), ({"tools": [{"type": "function"}]}, "tools[0].function"), ({"tool_choice": 5}, "tool_choice"),
+    ({"parallel_tool_calls": "no"}, "parallel_tool_calls"), ({"reasoning_effort": 3}, "reasoning_effort"), ({"audio": {}}, "audio"),
+]
+
+
+@pytest.mark.parametrize("members, param", WRONG, ids=lambda v: json.dumps(v)[:48] if isinstance(v, dict) else v)
+def test_wrong_members_are_named_by_their_path(node, upstream, members, param):
+    code, _, error = ask(node, {**chat_body(), **members})
+    assert code == 400 and error["type"] == "invalid_request_error"
+    assert error["param"] == param, error
+    assert not upstream.chats
+
+
+def test_missing_members(node):
+    assert ask(node, {"messages": [USER]})[2]["param"] == "model"
+    assert ask(node, {"model": "m"})[2]["param"] == "messages"
+    assert ask(node, {"model": "m"})[2]["code"] == "missing_required_parameter"
+
+
+def test_null_is_absent(node):
+    members = ("stream", "stream_options", "max_tokens", "temperature", "top_p", "seed", "stop", "n", "tools", "response_format", "logit_bias")
+    assert ask(node, {**chat_body(), **{m: None for m in members}})[0] == 200
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+def test_unknown_model(node, upstream, is_stream):
+    code, _, error = ask(node, model="nobody", stream=is_stream)
+    assert code == 404 and error["code"] == "model_not_found" and error["param"] == "model"
+    assert error["message"] == "The model `nobody` does not exist or you do not have access to it."
+    assert not upstream.chats
+
+
+@pytest.mark.parametrize("name", ["x" * 100000, "m\u0000", "../m", "\n", "\U0001f600", "m ", "M"])
+def test_odd_names_of_models(node, name):
+    code, _, error = ask(node, model=name)
+    assert code in (400, 404) and len(error["message"]) < 400
+
+
+def test_unknown_routes_and_methods(node):
+    for method, path, code in (("GET", "/v1/x", 404), ("POST", "/v1/embeddings", 404), ("GET", CHAT, 405), ("DELETE", "/v1/models", 405),
+                               ("POST", "/v1/models/m", 405)):
+        status_, headers, data = node.request(method, path)
+        error = json.loads(data)["error"]
+        assert status_ == code and error["type"] == "invalid_request_error", path
+        assert error["message"] == f"Invalid URL ({method} {path})" or code == 405
+        if code == 405:
+            assert headers["allow"]
+
+
+# ---- sizes ----
+
+def test_declared_length_over_the_limit(make_node, upstream):
+    node = make_node(upstream, max_chat_body_bytes=100000)
+    big = json.dumps(chat_body(messages=[{"role": "user", "content": "x" * 200000}])).encode()
+    code, _, error = ask(node, big)
+    assert code == 413 and error["code"] == "request_too_large"
+    pieces = b"".join(b"%x\r\n%s\r\n" % (len(big[i:i + 5000]), big[i:i + 5000]) for i in range(0, len(big), 5000)) + b"0\r\n\r\n"
+    with Wire(node, slow(10)) as w:
+        w.post(CHAT, pieces, {"Transfer-Encoding": "chunked"})
+        code, _, data = w.answer()
+        assert code == 413 and json.loads(data)["error"]["code"] == "request_too_large"
+        w.chat(stream=False)                                   # on the same connection
+        assert w.answer()[0] == 200
+    exact = json.dumps(chat_body(messages=[{"role": "user", "content": ""}])).encode()
+    pad = b"x" * (100000 - len(exact))
+    assert ask(node, exact.replace(b'"content": ""', b'"content": "' + pad + b'"'))[0] == 200
+    assert ask(node, exact.replace(b'"content": ""', b'"content": "x' + pad + b'"'))[0] == 413
+
+
+def test_refusal_of_a_length_with_expect_comes_at_once(make_node, upstream):
+    node = make_node(upstream, max_chat_body_bytes=100000)
+    with Wire(node, slow(10)) as w:
+        w.ask("POST", CHAT, None, {"Content-Length": "999999999", "Content-Type": "application/json", "Expect": "100-continue"})
+        assert w.head()[0] == 413                              # nothing of the body was sent
+
+
+def test_endless_upload_is_cut(make_node, upstream):
+    """Beyond what is read and dropped for politeness the connection ends."""
+    node = make_node(upstream, max_chat_body_bytes=100000)
+    with Wire(node, slow(20)) as w:
+        w.ask("POST", CHAT, None, {"Transfer-Encoding": "chunked", "Content-Type": "application/json"})
+        piece = b"10000\r\n" + b"x" * 65536 + b"\r\n"
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            for _ in range(4096):
+                w.send(piece)
+    check_serves(node)
+
+
+def test_budget_of_all_bodies(make_node, upstream):
+    node = make_node(upstream, body_budget_bytes=4 << 20)
+    with Wire(node, slow(10)) as one:
+        one.ask("POST", CHAT, None, {"Content-Length": "2000000", "Content-Type": "application/json"})
+        one.send(b"x" * 1900000)                               # its buffer may be twice that
+        with Wire(node, slow(10)) as two:
+            def is_refused():
+                code, headers, _ = ask(node, messages=[{"role": "user", "content": "y" * 3000000}])
+                return code == 503 and headers["retry-after"]
+            wait_until(is_refused, slow(5), "the budget to be used up")
+            two.ask("GET", "/healthz")
+            assert two.answer()[0] == 200
+    wait_until(lambda: ask(node, messages=[{"role": "user", "content": "y" * 3000000}])[0] == 200, slow(5), "the budget to come back")
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="needs Node.js")
+@pytest.mark.parametrize("what", ["over the limit", "unknown host", "unauthorized", "unknown route"])
+def test_refusals_reach_a_client_that_still_writes(make_node, upstream, what):
+    """Node's fetch with 4 MB, 20 times: every refusal is seen, none is lost to a reset."""
+    node = make_node(upstream, max_chat_body_bytes=100000)
+    headers, path, wanted = {}, CHAT, 413
+    if what == "unauthorized":
+        assert node.cli("keys", "add", "k").returncode == 0
+        wanted = 401
+    elif what == "unknown host":
+        headers, wanted = {"origin": "http://evil.example"}, 403
+    elif what == "unknown route":
+        path, wanted = "/v1/nothing", 404
+    done = subprocess.run(["node", str(HELPERS / "upload.mjs"), node.url + path, "4000000", "20", json.dumps(headers)],
+                          capture_output=True, text=True, timeout=slow(60), env={**os.environ, "NODE_OPTIONS": ""})
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [wanted] * 20
+
+
+# ---- framing and headers ----
+
+def refusal(node, request, limit=10):
+    """Status of the answer to raw bytes; None when the node closed without one."""
+    with Wire(node, slow(limit)) as w:
+        w.send(request)
+        try:
+            return w.head()[0]
+        except (Closed, ConnectionResetError):
+            return None
+
+
+HOST = b"Host: localhost\r\n"
+
+
+@pytest.mark.parametrize("request_, wanted", [
+    (b"GET /v1/models HTTP/1.1\r\n\r\n", 400),
+    (b"GET /v1/models HTTP/1.1\r\n" + HOST + HOST + b"\r\n", 400),
+    (b"GET /v1/models HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403),
+    (b"GET /v1/models HTTP/1.1\r\nHost: \r\n\r\n", (400, 403)),
+    (b"GET /v1/models HTTP/1.1\r\nHost: local host\r\n\r\n", (400, 403)),
+    (b"GET /v1/models HTTP/1.1\r\nHost: localhost:99999\r\n\r\n", (400, 403)),
+    (b"GET /v1/models HTTP/1.1\r\nHost: localhost@evil.example\r\n\r\n", (400, 403)),
+    (b"GET http://localhost/v1/models HTTP/1.1\r\n" + HOST + b"\r\n", 400),
+    (b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n", (400, 404, 405)),
+    (b"GET /v1/\x01models HTTP/1.1\r\n" + HOST + b"\r\n", (400, None)),
+    (b"GET /v1/models\x7f HTTP/1.1\r\n" + HOST + b"\r\n", (400, None)),
+    (b"GET /v1/mod\x00els HTTP/1.1\r\n" + HOST + b"\r\n", (400, 404, None)),
+    (b"GET /v1/models%00 HTTP/1.1\r\n" + HOST + b"\r\n", (400, 404)),
+    (b"GET /v1/%2e%2e/healthz HTTP/1.1\r\n" + HOST + b"\r\n", (400, 404)),
+    (b"GET /v1/models HTTP/1.1\r\n" + HOST + b"X: a\x01b\r\n\r\n", (400, None)),
+    (b"POST " + CHAT.encode() + b" HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", (400, None)),
+    (b"POST " + CHAT.encode() + b" HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}", (400, None)),
+    (b"POST " + CHAT.encode() + b" HTTP/1.1\r\n" + HOST + b"Content-Length: -1\r\n\r\n", (400, None)),
+    (b"POST " + CHAT.encode() + b" HTTP/1.1\r\n" + HOST + b"Content-Length: 99999999999999999999999\r\n\r\n", (400, 413, None)),
+    (b"POST " + CHAT.encode() + b" HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n", (400, None)),
+    (b"nonsense\r\n\r\n", (400, None)),
+    (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", (400, None)),    # a TLS hello
+    (b"GET /v1/models HTTP/9.9\r\n" + HOST + b"\r\n", (400, 505, None)),
+    (b"GET /" + b"a" * 12000 + b" HTTP/1.1\r\n" + HOST + b"\r\n", (404, 414, 431)),
+    (b"GET /v1/models HTTP/1.1\r\n" + HOST + b"X: " + b"a" * 17000 + b"\r\n\r\n", 431),
+    (b"GET /v1/models HTTP/1.1\r\n" + HOST + b"".join(b"X-%d: y\r\n" % n for n in range(1600)) + b"\r\n", 431),
+], ids=lambda v: repr(v[:60]) if isinstance(v, bytes) else "")
+def test_bad_framing(node, upstream, request_, wanted):
+    code = refusal(node, request_)
+    assert code in (wanted if isinstance(wanted, tuple) else (wanted,))
+    assert not upstream.chats
+    check_serves(node)
+
+
+@pytest.mark.parametrize("size", [20000, 31000, 33000, 70000, 1 << 20])
+def test_headers_of_any_size_get_431_or_an_end(node, size):
+    """Near and above the size of libmicrohttpd's pool it answers itself; never silence."""
+    code = refusal(node, b"GET /v1/models HTTP/1.1\r\n" + HOST + b"X: " + b"a" * size + b"\r\n\r\n")
+    assert code in (431, 413, None)
+    check_serves(node)
+
+
+@pytest.mark.parametrize("part", [b"", b"GET /v1/models", b"GET /v1/models HTTP/1.1\r\nHost: loc"])
+def test_slow_headers(make_node, upstream, part):
+    node = make_node(upstream, http_header_ms=200, http_idle_ms=200)
+    started = time.monotonic()
+    with Wire(node, slow(10)) as w:
+        w.send(part)
+        assert w.is_closed_by_node(slow(5))
+    assert 0.15 < time.monotonic() - started < slow(2)
+
+
+def test_headers_that_drip(make_node, upstream):
+    """A byte now and then does not prolong it."""
+    node = make_node(upstream, http_header_ms=400)
+    started = time.monotonic()
+    with Wire(node, 0.02) as w:
+        def is_over():
+            try:
+                w.send(b"X")
+                return w.is_closed_by_node(0.02)
+            except OSError:
+                return True
+        wait_until(is_over, slow(5), "the end of a client that drips")
+    assert time.monotonic() - started < slow(2)
+
+
+def test_slow_body(make_node, upstream):
+    node = make_node(upstream, http_body_ms=200)
+    with Wire(node, slow(10)) as w:
+        w.ask("POST", CHAT, None, {"Content-Length": "1000", "Content-Type": "application/json"})
+        w.send(b'{"model"')
+        try:
+            code, _, data = w.answer()
+            assert code == 408 and json.loads(data)["error"]["code"] == "request_timeout"
+        except Closed:
+            pytest.fail("no word of why")
+        assert w.is_closed_by_node(slow(5))
+    check_serves(node)
+
+
+def test_a_client_that_leaves_in_its_body(node):
+    for _ in range(20):
+        with Wire(node, slow(10)) as w:
+            w.ask("POST", CHAT, None, {"Content-Length": "1000", "Content-Type": "application/json"})
+            w.send(b'{"model"')
+    check_serves(node)
+
+
+# ---- broken runners: before the answer ----
+
+def error_of(node, is_stream):
+    """(status, error) of a chat that must fail with a status."""
+    code, headers, error = ask(node, stream=is_stream)
+    return code, error, headers
+
+
+BOTH = pytest.mark.parametrize("is_stream", [True, False])
+KINDS = pytest.mark.parametrize("owned_by", ["llamacpp", "vllm"])
+
+def code_of(script):
+    """What status the scripted runner answers with, 200 when it is raw bytes."""
+    return getattr(script, "code", 200)
+
+
+REFUSALS = [
+    # what the runner says, status and error for the client
+    (status(400, {"error": {"code": 400, "message": "bad", "type": "invalid_request_error"}}), 400, "invalid_request_error", None),
+    (status(400, {"object": "error", "message": "bad", "type": "BadRequestError", "param": "x", "code": 400}), 400, None, None),
+    (status(400, {"error": "bad"}), 400, "invalid_request_error", None),
+    (status(401, {"error": {"message": "no key"}}), 502, "server_error", "upstream_error"),
+    (status(403, b"bad"), 502, "server_error", "upstream_error"),
+    (status(404, {"error": {"message": "no such model"}}), 502, "server_error", "upstream_error"),
+    (status(429, {"error": {"message": "slow down"}}, retry_after=7), 429, "rate_limit_error", None),
+    (status(500, {"error": {"code": 500, "message": "bad", "type": "server_error"}}), 502, "server_error", "upstream_error"),
+    (status(500, b""), 502, "server_error", "upstream_error"),
+    (status(501, b"<html>bad</html>", "text/html"), 502, "server_error", "upstream_error"),
+    (status(503, {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}), 503, "server_error", None),
+    (status(301, b"", location="http://127.0.0.1:1/"), 502, "server_error", "upstream_error"),
+    (status(204, b""), 502, "server_error", "upstream_error"),
+    (status(200, b""), 502, "server_error", "upstream_error"),
+    (status(200, b"<html>bad</html>", "text/html"), 502, "server_error", "upstream_error"),
+    (status(200, b"{", "application/json"), 502, "server_error", "upstream_error"),
+    (status(200, b'{"choices":[]}'), 502, "server_error", "upstream_error"),
+    (status(200, b"[1,2]"), 502, "server_error", "upstream_error"),
+    (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\nContent-Type: application/json\r\n\r\n{}"), 502, "server_error", "upstream_error"),
+    (raw(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"ch"), 502, "server_error",
+     "upstream_error"),
+    (raw(b"nonsense\r\n\r\n"), 502, "server_error", "upstream_error"),
+    (raw(b"HTTP/1.1 200 OK\r\nX: " + b"a" * 300000), 502, "server_error", "upstream_error"),
+    (raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: {\"error\":{\"message\":\"bad\",\"code\":400}}\n\n"),
+     (400, 502), None, None),
+    (raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: nonsense\n\n"), 502, "server_error", "upstream_error"),
+    (raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: [DONE]\n\n"), 502, "server_error", "upstream_error"),
+    (raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"), 502, "server_error", "upstream_error"),
+    (raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nerror: {\"code\":500,\"message\":\"bad\",\"type\":\"server_error\"}\n\n"
+         b"data: [DONE]\n\n"), 502, "server_error", "upstream_error"),
+]
+
+
+@BOTH
+@KINDS
+@pytest.mark.parametrize("case", range(len(REFUSALS)))
+def test_runners_refusals(make_node, make_upstream, case, owned_by, is_stream):
+    script, wanted, kind, code = REFUSALS[case]
+    upstream = make_upstream(owned_by=owned_by)
+    node = make_node(upstream)
+    upstream.default = script
+    got, error, headers = error_of(node, is_stream)
+    assert got in (wanted if isinstance(wanted, tuple) else (wanted,)), error
+    assert kind in (None, error["type"]) and code in (None, error["code"]), error
+    assert "<html" not in error["message"] and error["message"]
+    if got in (429, 503):
+        assert int(headers["retry-after"]) >= 1
+    if got == 502 and (code_of(script) >= 500 or code_of(script) == 200):
+        assert headers["x-should-retry"] == "false", "the runner has begun: another try is another run"
+    check_serves(node, upstream)
+
+
+def test_retry_after_of_the_runner_is_passed_on(node, upstream):
+    upstream.default = status(429, {"error": {"message": "slow down"}}, Retry_After="7")
+    assert ask(node)[1]["retry-after"] == "7"
+
+
+def test_a_runners_text_is_redacted_and_cut(make_node, upstream, tmp_path):
+    """The key of the runner, and whatever follows a word such as authorization."""
+    own, other = "own-canary-" + "Ab1" * 9, "other-canary-" + "Zx9" * 9
+    key = tmp_path / "key"
+    key.write_text(own + "\n")
+    key.chmod(0o600)
+    node = make_node(upstream.entry(models=["m"], api_key_file=str(key)), is_waiting=False)
+    wait_until(lambda: b'"m"' in node.request("GET", "/v1/models")[2], slow(10), "the model")
+    text = f"who sent {own}? Authorization: Bearer {other} " + "z" * 10000
+    for reply in (status(400, {"error": {"message": text, "type": "invalid_request_error"}}), status(500, text.encode()),
+                  stream(chunk({"content": "a"}), {"error": {"message": text}})):
+        upstream.script(reply)
+        error = ask(node)[2]
+        assert own not in error["message"] and other not in error["message"] and "[redacted]" in error["message"]
+        assert len(error["message"]) <= 2100
+    assert upstream.wait_chat().headers["authorization"] == f"Bearer {own}"
+    assert own not in node.log() and other not in node.log()
+
+
+# ---- broken runners: in mid-stream ----
+
+BREAKS = {
+    "cut": cut(chunk({"content": "a"})),
+    "reset": cut(chunk({"content": "a"}), is_reset=True),
+    "half a chunk": raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+                        b"%x\r\n%s\r\n" % (len(event(chunk({"content": "a"}))), event(chunk({"content": "a"})).encode()), b"ff\r\ndata: {"),
+    "no finish": stream(chunk({"content": "a"})),
+    "done without finish": stream(chunk({"content": "a"}), "[DONE]"),
+    "error object": stream(chunk({"content": "a"}), {"error": {"message": "bad", "type": "x", "code": 500}}, "[DONE]"),
+    "error text": stream(chunk({"content": "a"}), {"error": "bad"}),
+    "error field": stream(chunk({"content": "a"}), b'error: {"code":500,"message":"bad","type":"server_error"}\n\n', "[DONE]"),
+    "error event": stream(chunk({"content": "a"}), b'event: error\ndata: {"message":"bad"}\n\n'),
+    "nonsense": stream(chunk({"content": "a"}), "nonsense"),
+    "html": stream(chunk({"content": "a"}), b"<html>bad</html>\n\n", "x"),
+    "deep": stream(chunk({"content": "a"}), "[" * 5000),
+    "endless line": then(stream(chunk({"content": "a"}), b"data: ", is_ended=False), endless(b"x" * 4096, head={})),
+    "endless event": then(stream(chunk({"content": "a"}), is_ended=False), endless(b"data: x\n", head={})),
+    "wrong length": raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 9999\r\n\r\n",
+                        event(chunk({"content": "a"})).encode()),
+    "bad chunk size": raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+                          b"%x\r\n%s\r\n" % (len(event(chunk({"content": "a"}))), event(chunk({"content": "a"})).encode()), b"zz\r\n"),
+}
+
+
+@pytest.mark.parametrize("how", BREAKS)
+def test_streams_that_break_end_in_an_error(node, upstream, how):
+    upstream.script(BREAKS[how])
+    code, events = stream_of(node)
+    assert code == 200 and text_of(events) == "a"
+    error = events[-1]["error"]
+    assert error["type"] and error["message"] and set(error) == {"message", "type", "param", "code"}
+    assert "[DONE]" not in events, "an OpenAI stream ends with its error"
+    assert not any(c["finish_reason"] for e in events[:-1] for c in e["choices"])
+    upstream.chats[0].wait_ended(slow(5))
+    check_serves(node)
+
+
+@pytest.mark.parametrize("how", BREAKS)
+def test_joined_streams_that_break_are_an_error(node, upstream, how):
+    """A plain request never gets half an answer with 200."""
+    upstream.script(BREAKS[how])
+    code, headers, error = ask(node)
+    assert code == 502 and error["type"] == "server_error" and headers["x-should-retry"] == "false"
+    upstream.chats[0].wait_ended(slow(5))
+    check_serves(node)
+
+
+def test_endless_plain_answer(make_node, make_upstream):
+    upstream = make_upstream(owned_by="vllm")
+    node = make_node(upstream)
+    upstream.script(endless(b"x" * 65536, head={"content_type": "application/json"}))
+    code, _, error = ask(node)
+    assert code == 502 and "over" in error["message"]
+    upstream.chats[0].wait_closed(slow(5))
+    check_serves(node)
+
+
+def test_no_done_after_a_finish_is_a_good_end(node, upstream):
+    upstream.script(stream(*words("a", is_done=False)))
+    code, events = stream_of(node)
+    assert text_of(events) == "a" and events[-1] == "[DONE]"
+
+
+def test_done_ends_the_answer_though_the_runner_goes_on(node, upstream):
+    upstream.script(then(stream(*words("a"), is_ended=False), silent))
+    with Wire(node, slow(5)) as w:
+        w.chat()
+        assert w.head()[0] == 200 and list(w.events())[-1] == "[DONE]"
+        w.chat(stream=False)
+        assert w.answer()[0] == 200
+    upstream.chats[0].wait_closed(slow(5))                     # and is not waited for without an end
+
+
+# ---- stalls ----
+
+@BOTH
+@KINDS
+def test_runner_that_never_answers(make_node, make_upstream, owned_by, is_stream):
+    upstream = make_upstream(owned_by=owned_by)
+    node = make_node(upstream, llm_first_byte_ms=200)
+    upstream.script(silent)
+    started = time.monotonic()
+    code, error, headers = error_of(node, is_stream)
+    assert code == 504 and error["code"] == "timeout" and headers["x-should-retry"] == "false"
+    assert 0.19 < time.monotonic() - started < slow(2)
+    upstream.chats[0].wait_closed(slow(2))
+    check_serves(node)
+
+
+def test_stream_that_stalls(make_node, upstream):
+    node = make_node(upstream, llm_idle_ms=200)
+    upstream.script(stall(chunk({"content": "a"})))
+    code, events = stream_of(node)
+    assert code == 200 and text_of(events) == "a" and events[-1]["error"]["message"]
+    upstream.chats[0].wait_closed(slow(2))
+    check_serves(node)
+
+
+def test_joined_stream_that_stalls(make_node, upstream):
+    node = make_node(upstream, llm_idle_ms=200)
+    upstream.script(stall(chunk({"content": "a"})))
+    code, _, error = ask(node)
+    assert code in (502, 504) and error["type"] == "server_error"
+    upstream.chats[0].wait_closed(slow(2))
+
+
+def test_total_limit_of_an_upstream(make_node, upstream):
+    node = make_node(upstream.entry(models=["m"], total_ms=300), is_waiting=False)
+    gate = upstream.gate()
+    upstream.script(then(stream(chunk({"content": "a"}), is_ended=False), silent))
+    wait_until(lambda: b'"m"' in node.request("GET", "/v1/models")[2], slow(10), "the model")
+    code, events = stream_of(node)
+    assert code == 200 and "error" in events[-1]
+    gate.open()
+
+
+def test_slow_but_steady_streams_are_left_alone(make_node, upstream):
+    """Silence is what counts, not the length of the whole."""
+    node = make_node(upstream, llm_idle_ms=400, llm_first_byte_ms=300)
+    gates = [upstream.gate() for _ in range(6)]
+    parts = [p for g in gates for p in (chunk({"content": "a"}), g)]
+    upstream.script(stream(*parts, *words("b")))
+    started = time.monotonic()
+    with Wire(node, slow(10)) as w:
+        w.chat()
+        assert w.head()[0] == 200
+        events, seen = w.events(), []
+        for n, g in enumerate(gates):
+            while text_of(seen) != "a" * (n + 1):
+                seen.append(next(events))
+            wait_until(lambda n=n: time.monotonic() - started > 0.15 * (n + 1), slow(5), "some time")
+            g.open()
+        seen += list(events)
+    assert text_of(seen) == "aaaaaab" and seen[-1] == "[DONE]"
+    assert time.monotonic() - started > 0.8
+
+
+# ---- runners that are not there ----
+
+@BOTH
+def test_vanished_runner(make_node, upstream, is_stream):
+    node = make_node(upstream, inventory_refresh_ms=3600000)
+    upstream.vanish()
+    code, error, headers = error_of(node, is_stream)
+    assert code == 502 and error["code"] == "upstream_error"
+    assert "x-should-retry" not in headers, "nothing has run: another try costs nothing"
+    upstream.listen()
+    check_serves(node)
+
+
+def test_unhealthy_runner(make_node, upstream):
+    node = make_node(upstream, inventory_refresh_ms=200)
+    upstream.vanish()
+
+    def is_unhealthy():
+        code, headers, error = ask(node)
+        return code == 503 and error["code"] == "selected_agent_unhealthy" and int(headers["retry-after"]) >= 1
+    wait_until(is_unhealthy, slow(10), "the runner to be seen as gone")
+    upstream.listen()
+    wait_until(lambda: ask(node)[0] == 200, slow(10), "the runner to be seen again")
+
+
+def test_breaker_opens_and_closes(make_node, upstream):
+    """A runner that fails several times in a row is left alone, then tried again."""
+    node = make_node(upstream, inventory_refresh_ms=3600000)
+    upstream.vanish()
+    codes = [ask(node)[0] for _ in range(5)]
+    assert codes[:3] == [502] * 3 and codes[3:] == [503] * 2
+    upstream.listen()
+    before = upstream.connections
+    assert ask(node)[0] == 503 and upstream.connections == before
+    wait_until(lambda: ask(node)[0] == 200, slow(10), "the breaker to close")
+    assert [ask(node)[0] for _ in range(3)] == [200] * 3
+
+
+def test_name_that_resolves_nowhere(make_node, upstream):
+    """Others are served at once meanwhile."""
+    node = make_node(upstream, {"name": "gone", "base_url": "http://no-such-host.invalid:9/v1", "models": ["x"]}, is_waiting=True)
+    started = time.monotonic()
+    for _ in range(5):
+        assert ask(node)[0] == 200
+    assert time.monotonic() - started < slow(1)
+    code, _, error = ask(node, model="x")
+    assert code in (502, 503) and error["type"] == "server_error"
+
+
+def test_hostile_proxy_environment(make_node, upstream, make_upstream):
+    """A prompt for 127.0.0.1 goes there and nowhere else."""
+    proxy = make_upstream(name="proxy")
+    url = f"http://127.0.0.1:{proxy.port}"
+    node = make_node(upstream, env={name: url for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy", "ALL_PROXY")})
+    for is_stream in (True, False):
+        assert ask(node, stream=is_stream)[0] == 200 if not is_stream else stream_of(node)[0] == 200
+    assert proxy.connections == 0 and len(upstream.chats) == 2
+
+
+def test_redirects_are_not_followed(make_node, upstream, make_upstream):
+    other = make_upstream(name="other")
+    node = make_node(upstream)
+    upstream.default = status(307, b"", location=f"http://127.0.0.1:{other.port}/v1/chat/completions")
+    assert ask(node)[0] == 502
+    assert other.connections == 0
+
+
+# ---- broken config.json ----
+
+@pytest.mark.parametrize("text, word", [
+    ("{", "config.json"), ('{"upstreams": 5}', "upstreams"), ('{"keep_alive_ms": "soon"}', "keep_alive_ms"),
+    ('{"keep_alive_ms": 1}', "keep_alive_ms"), ("[]", "config.json"),
+    ("\x00\xff", "config.json"), ("[" * 100000, "config.json"),
+])
+def test_broken_config_is_refused_with_its_name(text, word):
+    node = Node(config=text)
+    try:
+        node.launch()
+        assert node.wait(slow(10)) not in (0, -6, -11)
+        assert word in node.log()
+    finally:
+        node.close()
+
+
+def test_a_value_above_its_range_is_lowered_with_a_warning(make_node, upstream):
+    node = make_node(upstream, keep_alive_ms=99999999999)
+    assert "keep_alive_ms" in node.log() and "600000" in node.log()
+
+
+def test_a_bad_entry_of_upstreams_is_left_out_and_named(make_node, upstream):
+    node = make_node(upstream, {"name": "bad", "base_url": "ftp://x"}, {"name": upstream.name, "base_url": "http://127.0.0.1:1"}, {})
+    check_serves(node)
+    assert "bad" in node.log() and "upstreams[1]" in node.log() and "upstreams[3]" in node.log()
+
+
+def test_unknown_keys_of_config_are_kept(make_node, upstream):
+    node = make_node(upstream, some_future_key={"a": [1]})
+    check_serves(node)
+    assert json.loads((node.state_dir / "config.json").read_text())["some_future_key"] == {"a": [1]}
+
+
+def test_node_starts_with_no_runner_at_all(make_node):
+    node = make_node(config_for()["upstreams"] or {"name": "none", "base_url": "http://127.0.0.1:1/v1"}, is_waiting=False)
+    code, _, error = ask(node, model="x")
+    assert code in (404, 502, 503) and error["message"]
+
+
+def test_runner_that_is_this_node_itself(make_node, upstream):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    node = make_node(upstream, {"name": "me", "base_url": f"http://127.0.0.1:{port}/v1"}, env={"MSWARM_SELF_HOSTED_LISTEN_PORT": str(port)})
+    check_serves(node)
+    assert "that is this node itself" in node.log()
+
+
+def test_completion_of_a_plain_answer_with_a_wrong_shape_names_it(make_node, make_upstream):
+    upstream = make_upstream(owned_by="vllm")
+    node = make_node(upstream)
+    for reply in ({"choices": [{"message": 5}]}, {"choices": {}}, {**completion(), "choices": [{"index": 0}]}):
+        upstream.script(status(200, reply))
+        assert ask(node)[0] in (200, 502)
+    check_serves(node)
