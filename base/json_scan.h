@@ -8,7 +8,7 @@
 #include "base/json.h"
 
 #define JSON_DEPTH_MAX 1000     /* cJSON's own limit: it recurses */
-#define JSON_LONG_NUMBER 63     /* cJSON reads no number that has more characters */
+#define JSON_LONG_NUMBER 63     /* cJSON as released reads no number that has more characters (Debian's patched one does) */
 
 struct json_scan {
 	const char *p, *end;    /* the cursor; on failure it stands at the fault */

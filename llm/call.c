@@ -304,7 +304,7 @@ static void end_done(struct call *c)
 		finish_stream(c);
 		return;
 	}
-	c->r.ops->on_reply(c->r.ctx, buf_slice(&c->reply));
+	c->r.ops->on_reply(c->r.ctx, &c->reply);
 	finish_ok(c);
 }
 

@@ -43,7 +43,7 @@ struct call_ops {
 	void (*on_start)(void *ctx, const struct agent *agent, bool is_stream);
 	/* Complete events of a stream. The event counts as taken whatever the answer is. */
 	enum call_take (*on_event)(void *ctx, const struct sse_event *ev);
-	void (*on_reply)(void *ctx, struct slice body);            /* a plain reply, whole; borrowed for the call */
+	void (*on_reply)(void *ctx, struct buf *reply);            /* a plain reply, whole; borrowed, or moved out (left empty) */
 	/* Exactly once unless cancelled; the call is gone when it returns. */
 	void (*on_end)(void *ctx, const struct call_end *end);
 };

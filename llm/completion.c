@@ -351,6 +351,11 @@ enum errc completion_event(struct completion *j, const struct sse_event *ev, str
 	return repair_take(&j->r, ev, ce, e);
 }
 
+size_t completion_size(const struct completion *j)
+{
+	return j->total;
+}
+
 bool completion_is_done(const struct completion *j) { return j->r.is_done; }
 
 enum errc completion_finish(struct completion *j, struct buf *out, struct chat_usage *ret_usage, struct chat_error *ce, struct err *e)

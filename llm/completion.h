@@ -24,6 +24,8 @@ void completion_free(struct completion *j);
 MUST_CHECK enum errc completion_event(struct completion *j, const struct sse_event *ev, struct chat_error *ce, struct err *e);
 bool completion_is_done(const struct completion *j);
 MUST_CHECK enum errc completion_finish(struct completion *j, struct buf *out, struct chat_usage *ret_usage, struct chat_error *ce, struct err *e);
+/* Bytes of text and arguments held: above CHAT_POOL_BYTES completion_finish belongs on the pool. */
+size_t completion_size(const struct completion *j);
 /* The text of choice 0 so far, and its finish_reason ("" while none): for R3's result. Borrowed. */
 struct slice completion_text(const struct completion *j);
 const char *completion_finish_reason(const struct completion *j);

@@ -33,11 +33,13 @@ struct chat {
 	struct completion *join;       /* the client wants a whole, the runner streams */
 	struct sink sink;
 	struct loop_timer hold;        /* status_hold_ms; later LINGER_MS */
-	struct pool_job parse;
+	struct pool_job pool;          /* the parse of a large request, later the writing of a large answer */
+	struct buf reply, out;         /* a large answer: what the runner said, what the client gets */
 	struct inventory_waiter wait;
 	struct chat_usage usage;
-	struct err parse_err;
-	enum errc parse_rc;
+	struct chat_error *out_error;  /* heap, rare */
+	struct err pool_err;
+	enum errc pool_rc;
 	int64_t started_mono_ms;
 	char key_id[20];
 	bool is_on_pool, is_waiting, is_answered, is_counted;
@@ -52,6 +54,9 @@ static void release(struct chat *c)
 	loop_timer_cancel(c->ctx->loop, &c->hold);
 	chunk_free(c->chunk);
 	completion_free(c->join);
+	buf_done(&c->reply);
+	buf_done(&c->out);
+	mem_free(c->out_error);
 	agents_unref(c->agents);
 	call_chat_unref(c->cc);
 	mem_free(c);
@@ -253,20 +258,69 @@ static enum call_take event_to_stream(struct chat *c, const struct sse_event *ev
 	return CALL_MORE;
 }
 
-static void end_join(struct chat *c)
+/* The plain answer is written: rc, *ce and e say how that went. */
+static void send_plain(struct chat *c, enum errc rc, const struct chat_error *ce, const struct err *e)
 {
-	struct chat_error ce = { 0 };
-	struct err e = { 0 };
-	enum errc rc = completion_finish(c->join, &c->q->reply.body, &c->usage, &ce, &e);
-
 	if (rc == E_UPSTREAM) {
-		fail(c, &ce, 0, true);
+		fail(c, ce, 0, true);
 	} else if (rc) {
-		fail_err(c, &e);
+		fail_err(c, e);
 	} else {
+		buf_done(&c->q->reply.body);
+		c->q->reply.body = c->out;
+		buf_init(&c->out, REPLY_MAX);
 		count(c, false);
 		answer(c);
 	}
+}
+
+/* THREAD(loop or pool): touches nothing of the request. */
+static enum errc write_plain(struct chat *c, struct chat_error *ce, struct err *e)
+{
+	struct completion_opts o = { .model = slice_str(c->cc->chat.model), .created_s = clock_wall_ms() / 1000 };
+
+	buf_init(&c->out, 2 * REPLY_MAX);
+	if (c->join)
+		return completion_finish(c->join, &c->out, &c->usage, ce, e);
+	return completion_fix(buf_slice(&c->reply), &o, &c->out, &c->usage, ce, e);
+}
+
+static void write_work(struct pool_job *p)     /* THREAD(pool) */
+{
+	struct chat *c = CONTAINER_OF(p, struct chat, pool);
+
+	c->pool_rc = write_plain(c, c->out_error, &c->pool_err);
+}
+
+static void write_done(struct loop_msg *m)
+{
+	struct chat *c = CONTAINER_OF(m, struct chat, pool.done);
+
+	c->is_on_pool = false;
+	if (c->q)
+		send_plain(c, c->pool_rc, c->out_error, &c->pool_err);
+	release(c);
+}
+
+/* Everything for a plain answer is there: write it, on the pool when it is large. */
+static void end_plain(struct chat *c)
+{
+	struct chat_error ce = { 0 };
+	struct err e = { 0 };
+	enum errc rc;
+
+	if (c->is_on_pool)
+		return;
+	if (c->reply.n > CHAT_POOL_BYTES || (c->join && completion_size(c->join) > CHAT_POOL_BYTES)) {
+		c->out_error = NEW(struct chat_error);
+		c->pool = (struct pool_job){ .work = write_work, .loop = c->ctx->loop, .done = { .fn = write_done } };
+		if (c->out_error && !pool_submit(c->ctx->svc->pool, &c->pool, &e)) {
+			c->is_on_pool = true;
+			return;
+		}
+	}
+	rc = write_plain(c, &ce, &e);
+	send_plain(c, rc, &ce, &e);
 }
 
 static enum call_take event_to_join(struct chat *c, const struct sse_event *ev)
@@ -284,7 +338,7 @@ static enum call_take event_to_join(struct chat *c, const struct sse_event *ev)
 		return CALL_STOP;
 	}
 	if (completion_is_done(c->join)) {
-		end_join(c);
+		end_plain(c);
 		linger(c);
 	}
 	return CALL_MORE;
@@ -295,7 +349,7 @@ static enum call_take on_event(void *ctx, const struct sse_event *ev)
 	struct chat *c = ctx;
 	enum call_take take;
 
-	if (c->is_answered)
+	if (c->is_answered || c->is_on_pool)
 		return CALL_MORE;               /* after [DONE]: what a runner may still say is nobody's */
 	if (!c->chunk && !c->join) {            /* no memory for it: failed in on_start */
 		c->call = NULL;
@@ -308,18 +362,19 @@ static enum call_take on_event(void *ctx, const struct sse_event *ev)
 	return take;
 }
 
-static void on_reply(void *ctx, struct slice body)
+static void on_reply(void *ctx, struct buf *reply)
 {
 	struct chat *c = ctx;
-	struct completion_opts o = { .model = slice_str(c->cc->chat.model), .created_s = clock_wall_ms() / 1000 };
 	struct chat_error ce = { 0 };
 	struct err e = { 0 };
 	enum errc rc;
 
-	if (c->chunk)
-		rc = chunk_from_reply(c->chunk, body, &c->sink.out, &ce, &e);
-	else
-		rc = completion_fix(body, &o, &c->q->reply.body, &c->usage, &ce, &e);
+	if (!c->chunk) {
+		c->reply = *reply;
+		buf_init(reply, REPLY_MAX);
+		return;                         /* written by on_end, which follows */
+	}
+	rc = chunk_from_reply(c->chunk, buf_slice(reply), &c->sink.out, &ce, &e);
 	if (rc == E_UPSTREAM)
 		fail(c, &ce, 0, true);
 	else if (rc)
@@ -332,7 +387,7 @@ static void on_end(void *ctx, const struct call_end *end)
 
 	c->call = NULL;
 	c->sink.call = NULL;
-	if (c->is_answered || !c->q) {
+	if (c->is_answered || c->is_on_pool || !c->q) {
 		release(c);
 		return;
 	}
@@ -340,12 +395,8 @@ static void on_end(void *ctx, const struct call_end *end)
 		fail(c, &end->error, end->retry_after_s, end->is_started);
 	else if (c->chunk)
 		end_stream(c);
-	else if (c->join)
-		end_join(c);
-	else {
-		count(c, false);
-		answer(c);
-	}
+	else
+		end_plain(c);
 	release(c);
 }
 
@@ -433,22 +484,22 @@ static void log_model(struct req *q, const char *model)
 
 static void parse_work(struct pool_job *j)     /* THREAD(pool) */
 {
-	struct chat *c = CONTAINER_OF(j, struct chat, parse);
+	struct chat *c = CONTAINER_OF(j, struct chat, pool);
 
-	c->parse_rc = chat_parse(buf_slice(&c->cc->text), &c->cc->chat, &c->parse_err);
+	c->pool_rc = chat_parse(buf_slice(&c->cc->text), &c->cc->chat, &c->pool_err);
 }
 
 static void parse_done(struct loop_msg *m)
 {
-	struct chat *c = CONTAINER_OF(m, struct chat, parse.done);
+	struct chat *c = CONTAINER_OF(m, struct chat, pool.done);
 
 	c->is_on_pool = false;
 	if (!c->q) {
 		release(c);
 		return;
 	}
-	if (c->parse_rc) {
-		fail_err(c, &c->parse_err);
+	if (c->pool_rc) {
+		fail_err(c, &c->pool_err);
 		release(c);
 		return;
 	}
@@ -459,10 +510,8 @@ static void parse_done(struct loop_msg *m)
 
 static enum errc parse_on_pool(struct chat *c, struct err *e)
 {
-	c->parse.work = parse_work;
-	c->parse.loop = c->ctx->loop;
-	c->parse.done.fn = parse_done;
-	if (pool_submit(c->ctx->svc->pool, &c->parse, e))
+	c->pool = (struct pool_job){ .work = parse_work, .loop = c->ctx->loop, .done = { .fn = parse_done } };
+	if (pool_submit(c->ctx->svc->pool, &c->pool, e))
 		return e->code;
 	c->is_on_pool = true;
 	reply_later(c->q, c, on_gone);

@@ -106,8 +106,9 @@ static void work_write(struct work *c)
 		rc = E_UPSTREAM;
 		(void)err_set(&c->out_err, E_UPSTREAM, "Ollama answered with something that is no reply");
 		chat_error_from_err(&c->out_err, &ce);
-	} else if (!c->is_failed && !c->job.is_ollama && !c->join) {
-		rc = completion_fix(buf_slice(&c->reply), &o, &fixed, &c->usage, &ce, &c->out_err);
+	} else if (!c->is_failed && !c->job.is_ollama) {
+		rc = c->join ? completion_finish(c->join, &fixed, &c->usage, &ce, &c->out_err) :
+			       completion_fix(buf_slice(&c->reply), &o, &fixed, &c->usage, &ce, &c->out_err);
 		r.completion = buf_slice(&fixed);
 	} else {
 		r.completion = buf_slice(&c->reply);
@@ -163,7 +164,7 @@ void work_finish_plain(struct work *c)
 {
 	struct err e = { 0 };
 
-	if (c->reply.n > CHAT_POOL_BYTES) {
+	if (c->reply.n > CHAT_POOL_BYTES || (c->join && completion_size(c->join) > CHAT_POOL_BYTES)) {
 		c->pool = (struct pool_job){ .work = finish_work, .loop = c->ctx->loop, .done = { .fn = finish_done } };
 		c->is_on_pool = true;
 		if (!pool_submit(c->ctx->svc->pool, &c->pool, &e))

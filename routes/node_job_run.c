@@ -94,18 +94,7 @@ static void end_stream(struct work *c)
 
 static void end_join(struct work *c)
 {
-	struct chat_error ce = { 0 };
-	struct err e = { 0 };
-	enum errc rc;
-
-	buf_clear(&c->reply);
-	rc = completion_finish(c->join, &c->reply, &c->usage, &ce, &e);
-	if (rc == E_UPSTREAM)
-		work_fail_chat(c, &ce);
-	else if (rc)
-		work_fail_err(c, &e);
-	else
-		work_finish_plain(c);
+	work_finish_plain(c);           /* completion_finish is part of it, on the pool when large */
 }
 
 /* The call is told to stop: it is gone when this returns to it. */
@@ -171,15 +160,19 @@ static enum call_take on_event(void *ctx, const struct sse_event *ev)
 	return take;
 }
 
-static void on_reply(void *ctx, struct slice body)
+static void on_reply(void *ctx, struct buf *reply)
 {
+	struct slice body = buf_slice(reply);
 	struct work *c = ctx;
 	struct chat_error ce = { 0 };
 	struct err e = { 0 };
 	enum errc rc;
 
 	if (!c->job.is_stream) {
-		rc = buf_add_slice(&c->reply, body, &e);
+		buf_done(&c->reply);
+		c->reply = *reply;
+		buf_init(reply, WORK_REPLY_MAX);
+		rc = E_OK;
 	} else if (c->chunk) {
 		rc = chunk_from_reply(c->chunk, body, &c->sink.out, &ce, &e);
 	} else {

@@ -83,7 +83,7 @@ enum route_access {
 
 struct reply_header {
 	const char *name;                  /* static string */
-	char value[192];
+	char *value;                       /* heap; freed with the request */
 };
 
 /* Pull side of a streamed answer. read: copy up to cap bytes; 0 = nothing yet (reply_wake when there is), -1 = end,

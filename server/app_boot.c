@@ -159,9 +159,12 @@ static enum errc open_auth(struct app *a, struct err *e)
 	return rc;
 }
 
+/* Kept-alive connections to one runner, for each loop. */
+#define IDLE_PER_RUNNER 32
+
 static struct httpc_opts client_opts(void)
 {
-	return (struct httpc_opts){ .user_agent = "mswarm/" MSWARM_VERSION };
+	return (struct httpc_opts){ .user_agent = "mswarm/" MSWARM_VERSION, .max_idle_per_host = IDLE_PER_RUNNER };
 }
 
 /* The supervisor's loop with what lives on it; it does not run yet. */

@@ -66,7 +66,7 @@ struct app {
 	struct loop_timer tick;
 	int64_t load_peak, resident_floor, fell_mono_ms, stalls_told_mono_ms;
 	struct pool_job trim_job;
-	bool is_trimming;
+	bool is_trimming, is_trim_due;
 };
 
 /* Tell main; any thread. */

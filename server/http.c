@@ -41,8 +41,11 @@ static bool source_run(void *arg)
 	struct http *h = arg;
 	MHD_UNSIGNED_LONG_LONG ms;
 
+	bool did = h->direct_first != NULL;
+
+	http_direct_run(h);
 	if (!h->is_due && !(MHD_get_timeout(h->daemon, &ms) == MHD_YES && ms == 0))
-		return false;
+		return did;
 	h->is_due = false;
 	MHD_run(h->daemon);
 	return true;
@@ -53,7 +56,7 @@ static int64_t source_timeout(void *arg)
 	struct http *h = arg;
 	MHD_UNSIGNED_LONG_LONG ms;
 
-	if (h->is_due)
+	if (h->is_due || h->direct_first)
 		return 0;
 	return MHD_get_timeout(h->daemon, &ms) == MHD_YES ? (int64_t)ms : -1;
 }
@@ -99,6 +102,11 @@ enum errc http_new(const struct http_opts *o, struct http **ret, struct err *e)
 	h->ctx = o->ctx;
 	h->shared = o->shared;
 	h->ops = o->ops;
+	h->direct_block = mem_alloc(HTTP_DIRECT_BLOCK + 64);
+	if (!h->direct_block) {
+		rc = err_set(e, E_NO_MEMORY, "no memory for an HTTP server");
+		goto fail;
+	}
 	rc = start_daemon(h, o, e);
 	if (rc)
 		goto fail;
@@ -183,5 +191,6 @@ void http_free(struct http *h)
 		loop_watch_del(h->ctx->loop, h->watch);
 		MHD_stop_daemon(h->daemon);
 	}
+	mem_free(h->direct_block);
 	mem_free(h);
 }

@@ -9,10 +9,13 @@
 #include <microhttpd.h>
 
 #define HTTP_HEADERS_MAX	(16 * 1024)        /* refused above this (431) */
-#define HTTP_POOL_BYTES		(32 * 1024)        /* of a connection, headers included: design.md 5.8 */
+#define HTTP_POOL_BYTES		(20 * 1024)        /* of a connection, headers included: design.md 5.8 */
 #define HTTP_DISCARD_MAX	(8u << 20)         /* of a refused body, then the connection is closed: design.md 5.2 */
 #define HTTP_DISCARD_MS		2000
-#define HTTP_STREAM_BLOCK	(4 * 1024)         /* what one pull of a stream takes */
+#define HTTP_STREAM_BLOCK	1024               /* what libmicrohttpd pulls of a stream; the rest goes by http_direct.c */
+#define HTTP_LARGE_BYTES	(128 * 1024)       /* an answer above this is sent in blocks */
+#define HTTP_LARGE_BLOCK	(64 * 1024)
+#define HTTP_DIRECT_BLOCK	(16 * 1024)        /* largest chunk of a stream sent without libmicrohttpd */
 #define HTTP_ADDRESS_MAX	46                 /* INET6_ADDRSTRLEN */
 
 /* What a request is doing; never inferred from a size (design.md 5.1). */
@@ -51,7 +54,12 @@ struct http_req {
 	loop_watch_id watch;           /* EPOLLRDHUP on the socket */
 	const struct stream_ops *stream;
 	void *stream_state;
+	struct http_req *direct_next, *direct_prev;  /* in h->direct_first, while is_in_direct */
+	struct buf direct_rest;        /* framed bytes that the socket did not take yet */
 	bool is_suspended, is_gone, is_in_handler, is_closed;
+	bool can_direct;               /* HTTP/1.1 without TLS */
+	bool is_direct;                /* http_direct.c may send this stream */
+	bool is_in_direct;
 };
 
 struct http {
@@ -62,6 +70,8 @@ struct http {
 	loop_watch_id watch;           /* the daemon's epoll */
 	struct http_conn *conns;
 	size_t open_requests;
+	struct http_req *direct_first, *direct_last; /* streams that have something to be sent */
+	char *direct_block;            /* HTTP_DIRECT_BLOCK and room for a frame */
 	bool is_due, is_quiesced;
 };
 
@@ -76,9 +86,16 @@ enum MHD_Result http_on_access(void *cls, struct MHD_Connection *mhd, const char
 			       const char *data, size_t *size, void **con_cls);
 void http_on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls, enum MHD_RequestTerminationCode code);
 void http_close_stream(struct http_req *hr);   /* tells the handler, once */
+/* http_direct.c */
+bool http_direct_possible(const struct http_req *hr);
+void http_direct_due(struct http_req *hr);     /* to be flushed in this turn */
+void http_direct_forget(struct http_req *hr);
+void http_direct_writable(struct http_req *hr);
+void http_direct_run(struct http *h);
 /* http_reply.c */
 enum MHD_Result http_send(struct http_req *hr);
-void http_wake(struct http_req *hr);
+void http_wake(struct http_req *hr);           /* there is something to be sent, or to be looked at */
+void http_resume(struct http_req *hr);         /* gives a suspended connection back to libmicrohttpd */
 void http_client_gone(struct http_req *hr);    /* ends the work behind a request */
 void http_watch_client(struct http_req *hr);   /* notice when it leaves, from here to the request's end */
 

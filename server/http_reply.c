@@ -31,10 +31,19 @@ void http_client_gone(struct http_req *hr)
 	http_wake(hr);
 }
 
-static void on_rdhup(void *arg, uint32_t events)
+static void on_socket(void *arg, uint32_t events)
 {
-	(void)events;
-	http_client_gone(arg);
+	struct http_req *hr = arg;
+	struct err e = { 0 };
+
+	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
+		http_client_gone(hr);
+		return;
+	}
+	if (loop_watch_mod(hr->conn->h->ctx->loop, hr->watch, EPOLLRDHUP | EPOLLONESHOT, &e))
+		http_client_gone(hr);
+	else
+		http_direct_writable(hr);
 }
 
 /* Without a watch a vanished client of a suspended connection is not noticed (design.md 5.6); nor is one whose last bytes
@@ -45,7 +54,7 @@ void http_watch_client(struct http_req *hr)
 
 	if (hr->watch || hr->is_gone)
 		return;
-	if (loop_watch_add(hr->conn->h->ctx->loop, hr->conn->fd, EPOLLRDHUP | EPOLLONESHOT, on_rdhup, hr, &hr->watch, &e))
+	if (loop_watch_add(hr->conn->h->ctx->loop, hr->conn->fd, EPOLLRDHUP | EPOLLONESHOT, on_socket, hr, &hr->watch, &e))
 		http_shut(hr->conn);
 }
 
@@ -58,6 +67,14 @@ static void suspend(struct http_req *hr)
 }
 
 void http_wake(struct http_req *hr)
+{
+	if (http_direct_possible(hr))
+		http_direct_due(hr);
+	else
+		http_resume(hr);
+}
+
+void http_resume(struct http_req *hr)
 {
 	if (!hr->is_suspended)
 		return;
@@ -84,9 +101,40 @@ static ssize_t stream_read(void *cls, uint64_t pos, char *dst, size_t cap)
 	if (n == 0) {
 		http_set_limit(hr->conn, 0);
 		suspend(hr);
+		hr->is_direct = hr->can_direct && hr->watch;
 		return 0;
 	}
 	return n == -1 ? MHD_CONTENT_READER_END_OF_STREAM : MHD_CONTENT_READER_END_WITH_ERROR;
+}
+
+/* A large answer goes out in blocks: one send of a megabyte would hold the loop for milliseconds. */
+static ssize_t body_read(void *cls, uint64_t pos, char *dst, size_t cap)
+{
+	const struct buf *b = cls;
+	size_t n = b->n - pos < cap ? b->n - (size_t)pos : cap;
+
+	memcpy(dst, b->p + pos, n);
+	return (ssize_t)n;
+}
+
+static void body_free(void *cls)
+{
+	struct buf *b = cls;
+
+	buf_done(b);
+	mem_free(b);
+}
+
+static struct MHD_Response *large_response(struct http_req *hr)
+{
+	struct buf *b = NEW(struct buf);
+
+	if (!b)
+		return NULL;
+	*b = hr->q.reply.body;
+	buf_init(&hr->q.reply.body, b->max);
+	hr->bytes_out = b->n;
+	return MHD_create_response_from_callback(b->n, HTTP_LARGE_BLOCK, body_read, b, body_free);
 }
 
 static struct MHD_Response *make_response(struct http_req *hr)
@@ -97,6 +145,8 @@ static struct MHD_Response *make_response(struct http_req *hr)
 
 	if (hr->stream)
 		return MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, HTTP_STREAM_BLOCK, stream_read, hr, NULL);
+	if (rep->body.n > HTTP_LARGE_BYTES)
+		return large_response(hr);
 	n = rep->body.n;
 	body = buf_take(&rep->body, &n);
 	if (!body)
@@ -157,8 +207,9 @@ enum errc reply_header(struct reply *rep, const char *name, const char *value, s
 
 	if (rep->header_count == REPLY_HEADERS_MAX)
 		return err_set(e, E_INTERNAL, "reply: more than %d headers", REPLY_HEADERS_MAX);
-	if (!slice_copy(slice_str(value), h->value, sizeof(h->value)))
-		return err_set(e, E_INTERNAL, "reply: header %s is too long", name);
+	h->value = mem_strdup(value);
+	if (!h->value)
+		return err_set(e, E_NO_MEMORY, "reply: no memory for header %s", name);
 	h->name = name;
 	rep->header_count++;
 	return E_OK;

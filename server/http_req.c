@@ -72,6 +72,8 @@ void http_on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls, en
 	if (!hr)
 		return;
 	loop_watch_del(h->ctx->loop, hr->watch);
+	http_direct_forget(hr);
+	buf_done(&hr->direct_rest);
 	if (hr->phase == PHASE_RUN && hr->q.on_gone)
 		hr->q.on_gone(&hr->q);
 	http_close_stream(hr);
@@ -80,6 +82,8 @@ void http_on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls, en
 	body_account(hr, 0);
 	buf_done(&hr->body);
 	buf_done(&hr->q.reply.body);
+	for (unsigned i = 0; i < hr->q.reply.header_count; i++)
+		mem_free(hr->q.reply.headers[i].value);
 	route_args_done(hr->q.arg);
 	mem_free(hr->target);
 	hr->conn->req = NULL;
@@ -188,6 +192,8 @@ static enum MHD_Result begin(struct http_req *hr, const char *method, const char
 	struct err e = { 0 };
 
 	hr->q.method = method;
+	hr->can_direct = slice_eq(slice_str(version), SLICE("HTTP/1.1")) && !hr->conn->h->shared->tls_cert_pem;
+	buf_init(&hr->direct_rest, HTTP_DIRECT_BLOCK + 64);
 	hr->phase = PHASE_BODY;
 	http_set_limit(hr->conn, hr->conn->h->ctx->svc->cfg->http_body_ms);
 	if (has_body(hr))

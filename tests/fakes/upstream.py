@@ -520,12 +520,7 @@ def then(*scripts):
 
 def bytes_in(data, size=1):
     """Raw bytes of a whole answer, size at a time."""
-    async def script(x):
-        for i in range(0, len(data), size):
-            await x.send(data[i:i + size])
-            await x.turn()
-        x.is_closing = True
-    return script
+    return raw(*[data[i:i + size] for i in range(0, len(data), size)])
 
 
 def raw(*pieces, is_closing=True):

@@ -40,6 +40,11 @@ def is_listed(node, *models):
     return set(models) <= listed
 
 
+def local_requests(node):
+    """{"running", "queued", "bound"} of local clients, as the node says it."""
+    return json.loads(node.cli("status", "--json").stdout)["running"]["requests"]["local"]
+
+
 @pytest.fixture
 def make_upstream(request):
     made = []
@@ -71,7 +76,11 @@ def stop(node):
 
 @pytest.fixture
 def make_node(request):
-    """make_node(upstream, ..., env={}, args=[], keys of config.json): started, its models listed; stopped and its log checked at the end."""
+    """make_node(upstream, ..., env={}, args=[], keys of config.json): started, its models listed; stopped and its log checked at the end.
+
+    is_stall_checked=False is for tests that move megabytes in one turn: on a virtual machine a page fault of fresh memory
+    can cost 20 us, so that one megabyte is over the 5 ms that a loop may be held.
+    """
     made = []
 
     def make(*upstreams, env=None, args=(), is_waiting=True, home=None, is_stall_checked=True, **members):

@@ -182,9 +182,13 @@ def certificate(tmp_path_factory):
     return folder
 
 
+def tls_config(certificate):
+    return {"tls_cert": str(certificate / "cert.pem"), "tls_key": str(certificate / "key.pem")}
+
+
 @pytest.fixture
 def tls_node(make_node, upstream, certificate):
-    return make_node(upstream, is_waiting=False, tls_cert=str(certificate / "cert.pem"), tls_key=str(certificate / "key.pem"))
+    return make_node(upstream, is_waiting=False, **tls_config(certificate))
 
 
 def trusting(certificate):
@@ -207,7 +211,8 @@ def test_tls(tls_node, upstream, certificate):
     assert len(upstream.chats) == 4
 
 
-def test_tls_large_answers_and_bodies(tls_node, upstream, certificate):
+def test_tls_large_answers_and_bodies(make_node, upstream, certificate):
+    tls_node = make_node(upstream, is_waiting=False, is_stall_checked=False, **tls_config(certificate))
     upstream.script(stream(*words(*["x" * 4000] * 250)))
     with Wire(tls_node, slow(20), tls=trusting(certificate)) as w:
         w.chat(stream=False, messages=[{"role": "user", "content": "y" * 1000000}])

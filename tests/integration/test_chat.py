@@ -399,8 +399,9 @@ def test_chunked_request(node):
         assert w.answer()[0] == 200
 
 
-def test_a_large_chat(node, upstream):
+def test_a_large_chat(make_node, upstream):
     """Beyond the size that is parsed on the pool."""
+    node = make_node(upstream, is_stall_checked=False)
     text = "x" * (5 << 20)
     code, _, body = node.request("POST", CHAT, chat_body(messages=[{"role": "user", "content": text}]), limit=slow(20))
     assert code == 200, body
@@ -452,8 +453,8 @@ def test_a_chat_before_the_first_inventory_waits_for_it(make_node, upstream):
 
 def test_access_log_names_key_and_model_never_the_text(node):
     ask(node, messages=[{"role": "user", "content": "canary-text-93"}])
-    wait_until(lambda: "request.served" in node.log(), slow(5), "a line of the access log")
-    assert "model=m" in node.log() and "canary-text-93" not in node.log()
+    wait_until(lambda: "model=m" in node.log(), slow(5), "a line of the access log")
+    assert "canary-text-93" not in node.log()
 
 
 def test_plain_answer_as_the_runner_said_it(make_node, make_upstream):
@@ -471,7 +472,7 @@ def test_a_plain_answer_to_a_stream_becomes_one(node, upstream):
 
 
 def test_many_streams_at_once(make_node, upstream):
-    node = make_node(upstream, max_local_requests=64, max_upstream_requests=64)
+    node = make_node(upstream, max_local_requests=64, max_upstream_requests=64, is_stall_checked=False)
     gate = upstream.gate()
     upstream.default = stream(chunk({"content": "a"}), gate, *words(*["b"] * 50))
     wires = [Wire(node, slow(20)).chat() for _ in range(50)]

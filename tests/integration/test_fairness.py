@@ -2,7 +2,7 @@
 import json
 
 import pytest
-from conftest import slow
+from conftest import local_requests, slow
 from node import wait_until
 from test_access import add_key, bearer
 from upstream import answer, chunk, held, stall
@@ -50,8 +50,8 @@ def test_no_queue_at_all(make_node, upstream):
 
 
 def test_a_flood_of_one_key_does_not_starve_another(make_node, upstream):
-    """One slot, one key has 40 requests waiting: the other's come every second time."""
-    node = make_node(upstream, max_local_requests=1)
+    """One slot, one key has 40 requests waiting: the other's come every second time. One loop, so that age is order of sending."""
+    node = make_node(upstream, max_local_requests=1, loops=1)
     flood, modest = add_key(node, "flood"), add_key(node, "modest")
     gates = [upstream.gate() for _ in range(50)]
     upstream.script(*[held(g, answer("x")) for g in gates])
@@ -61,7 +61,7 @@ def test_a_flood_of_one_key_does_not_starve_another(make_node, upstream):
     upstream.wait_chat(slow(10))
     for n in range(5):
         wires.append(Wire(node, slow(30)).chat(stream=False, headers=bearer(modest), messages=[{"role": "user", "content": f"modest {n}"}]))
-    wait_until(lambda: queued_of(node) == 44, slow(10), "all to wait")
+    wait_until(lambda: local_requests(node)["queued"] == 44, slow(10), "all to wait")
     order = [upstream.chats[0].json["messages"][0]["content"]]
     for n in range(16):
         gates[n].open()
@@ -75,10 +75,6 @@ def test_a_flood_of_one_key_does_not_starve_another(make_node, upstream):
         w.close()
 
 
-def queued_of(node):
-    return json.loads(node.cli("status", "--json").stdout)["running"]["requests"]["local"]["queued"]
-
-
 def test_a_queue_full_of_one_key_still_has_room_for_another(make_node, upstream):
     node = make_node(upstream, max_local_requests=1, max_queued_requests=64)
     flood, modest = add_key(node, "flood"), add_key(node, "modest")
@@ -89,7 +85,7 @@ def test_a_queue_full_of_one_key_still_has_room_for_another(make_node, upstream)
     wait_until(lambda: node.request("POST", CHAT, chat_body(), bearer(flood), limit=slow(5))[0] == 429, slow(10), "the flood to be refused")
     with Wire(node, slow(30)) as w:
         w.chat(stream=False, headers=bearer(modest))
-        wait_until(lambda: queued_of(node) >= 62, slow(10), "the queue")
+        wait_until(lambda: local_requests(node)["queued"] >= 62, slow(10), "the queue")
         gate.open()
         assert w.answer()[0] == 200, "no place was kept for another"
     for w in wires:

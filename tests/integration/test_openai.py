@@ -14,7 +14,7 @@ from conftest import slow
 from node import binary
 from test_access import add_key
 from upstream import chunk, completion, cut, held, refuses_tool_streams, silent, stall, status, stream, words
-from wire import CHAT, chat_body
+from wire import Wire
 
 HERE = pathlib.Path(__file__).resolve().parent / "openai"
 
@@ -189,11 +189,17 @@ def test_abort_stops_the_run(node, upstream, start, script):
     assert json.loads(out)["error"] == "APIUserAbortError", err
 
 
-def test_keep_alive_comments_do_not_disturb(make_node, upstream, client):
+def test_keep_alive_comments_do_not_disturb(make_node, upstream, start):
     node = make_node(upstream, status_hold_ms=50, keep_alive_ms=50)
     gate = upstream.gate()
     upstream.script(held(gate, stream(*words("late"))))
-    from threading import Timer
-    Timer(0.4, gate.open).start()
-    assert client(node, "iterate")["text"] == "late"
-    assert node.request("POST", CHAT, chat_body())[0] == 200
+    process = start(node, "iterate")
+    upstream.wait_chat(slow(20))
+    with Wire(node, slow(10)) as w:                            # as long as another one has seen four comments
+        upstream.script(held(gate))
+        w.chat()
+        assert w.head()[0] == 200
+        assert all(w.piece().startswith(b":") for _ in range(4))
+    gate.open()
+    out, err = process.communicate(timeout=slow(20))
+    assert json.loads(out)["text"] == "late", err

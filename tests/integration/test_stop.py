@@ -4,7 +4,7 @@ import signal
 import time
 
 import pytest
-from conftest import slow
+from conftest import local_requests, slow
 from node import wait_until
 from upstream import chunk, held, silent, stall, stream, words
 from wire import CHAT, Closed, Wire, chat_body, text_of
@@ -90,7 +90,7 @@ def test_waiting_chats_are_refused_at_the_end_of_the_grace(make_node, upstream, 
     w = first
     if script is None:
         w = Wire(node, slow(10)).chat(stream=is_stream)
-        wait_until(lambda: '"queued": 1' in node.cli("status", "--json").stdout, slow(10), "one to wait")
+        wait_until(lambda: local_requests(node)["queued"] == 1, slow(10), "one to wait")
     node.signal(signal.SIGTERM)
     code, headers, body = w.answer()
     assert code == 503 and json.loads(body)["error"]["code"] == "node_draining" and headers["retry-after"]
@@ -163,7 +163,7 @@ def test_queued_chats_of_before_still_run_after_drain_all(make_node, upstream):
     first = Wire(node, slow(10)).chat(stream=False)
     upstream.wait_chat(slow(10))
     second = Wire(node, slow(10)).chat(stream=False)
-    wait_until(lambda: '"queued": 1' in node.cli("status", "--json").stdout, slow(10), "one to wait")
+    wait_until(lambda: local_requests(node)["queued"] == 1, slow(10), "one to wait")
     drain(node, "all")
     gate.open()
     assert first.answer()[0] == 200

@@ -25,6 +25,7 @@ READY = re.compile(r"^mswarm self-hosted node (?:serving direct jobs|foreground 
                    re.M)
 STARTED = re.compile(r" node\.started addr=(\S+):(\d+)")
 SANITIZER = re.compile(r"(ERROR|WARNING): (Address|Leak|Thread|Memory)Sanitizer|runtime error:|SUMMARY: \w+Sanitizer")
+STALLED = re.compile(r"loop\.stalled loop=\S+ count=(\d+) max_us=(\d+)")
 # Sources that would make a test depend on what runs on this machine.
 QUIET = {"MSWARM_MCODA_SOURCE": "0", "MSWARM_OLLAMA_SOURCE": "0", "MSWARM_DISCOVERY_SOURCE": "0"}
 
@@ -148,7 +149,9 @@ class Node:
         report = SANITIZER.search(self.log())
         assert not report, f"sanitizer report: {report[0]}"
         if self.is_stall_checked and not is_sanitized():
-            assert "loop.stalled" not in self.log(), "a loop stalled for more than 5 ms"
+            stalls = [(int(count), int(max_us)) for count, max_us in STALLED.findall(self.log())]
+            # The meter takes off the time that a thread waits for a processor, not the pauses of the machine itself: one is forgiven.
+            assert sum(n for n, _ in stalls) <= 1 and all(us < 20000 for _, us in stalls), f"loops stalled for more than 5 ms: {stalls}"
 
     def close(self):
         self.kill()
