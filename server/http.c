@@ -17,6 +17,7 @@ static size_t keep_escaped(void *cls, struct MHD_Connection *mhd, char *s)
 	return strlen(s);
 }
 
+__attribute__((format(printf, 2, 0)))
 static void on_mhd_log(void *cls, const char *fmt, va_list ap)
 {
 	char line[200];
