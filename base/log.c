@@ -19,6 +19,7 @@
 #define RING_BYTES	(1u << 20)
 #define PIECE_BYTES	4096u     /* a pipe that polls writable takes this much without blocking */
 #define POLL_MS		100
+#define GATHER_MS	10        /* lines that come within this time are written together: a wake-up a line costs more than the line */
 #define STOP_WAIT_MS	1000      /* a reader that takes nothing for this long is given up at the end */
 #define LINE_MAX_BYTES	(LOG_MSG_MAX + 512) /* with time, level, event, request id */
 
@@ -122,7 +123,7 @@ static bool enqueue(const char *line, size_t n)
 		return true;
 	}
 	ring_add(line, n);
-	if (log_g.n == n)
+	if (log_g.n == n || (log_g.n >= PIECE_BYTES && log_g.n - n < PIECE_BYTES))
 		pthread_cond_signal(&log_g.has_work);
 	return true;
 }
@@ -133,6 +134,8 @@ static size_t take_piece(char *out, uint64_t *ret_dropped, bool *ret_is_stopping
 	MUTEX_SCOPE(&log_g.mu);
 	while (!log_g.n && !log_g.is_stopping && !log_g.dropped)
 		mutex_wait(&log_g.mu, &log_g.has_work);
+	if (log_g.n < PIECE_BYTES && !log_g.is_stopping)
+		mutex_wait_ms(&log_g.mu, &log_g.has_work, GATHER_MS);
 	size_t n = log_g.n < PIECE_BYTES ? log_g.n : PIECE_BYTES;
 	size_t first = RING_BYTES - log_g.head < n ? RING_BYTES - log_g.head : n;
 

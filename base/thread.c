@@ -4,8 +4,10 @@
  */
 #include "base/thread.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <time.h>
 
 static _Thread_local enum thread_role thread_self_role;
 static _Thread_local unsigned thread_self_index;
@@ -135,6 +137,25 @@ void mutex_wait(struct mutex *m, pthread_cond_t *c)
 	mutex_must_hold(m);
 	m->is_held = false;
 	must(pthread_cond_wait(c, &m->m) == 0);
+	note_held(m);
+}
+
+void mutex_wait_ms(struct mutex *m, pthread_cond_t *c, int64_t ms)
+{
+	struct timespec until;
+	int rc;
+
+	mutex_must_hold(m);
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += ms / 1000;
+	until.tv_nsec += ms % 1000 * 1000000;
+	if (until.tv_nsec >= 1000000000) {
+		until.tv_sec++;
+		until.tv_nsec -= 1000000000;
+	}
+	m->is_held = false;
+	rc = pthread_cond_clockwait(c, &m->m, CLOCK_MONOTONIC, &until);
+	must(rc == 0 || rc == ETIMEDOUT);
 	note_held(m);
 }
 

@@ -8,6 +8,7 @@
 #include "base/err.h"
 
 #include <pthread.h>
+#include <stdint.h>
 
 #define THREAD_ROLES(X) X(MAIN, "main") X(LOOP, "loop") X(STORE, "store") X(SUPER, "supervisor") X(GATEWAY, "gateway") \
 	X(POOL, "pool") X(LOG, "log")
@@ -50,6 +51,7 @@ void mutex_unlock(struct mutex *m);
 void mutex_must_hold(const struct mutex *m);
 /* Wait on c with m held; m is given up while asleep. Wakes may come without a cause: look again in a loop. */
 void mutex_wait(struct mutex *m, pthread_cond_t *c);
+void mutex_wait_ms(struct mutex *m, pthread_cond_t *c, int64_t ms);  /* at most so long */
 void mutex_auto_unlock(struct mutex **m);
 #define MUTEX_SCOPE(mu) CLEANUP(mutex_auto_unlock) __attribute__((unused)) struct mutex *mutex_scope_ = (mutex_lock(mu), (mu))
 

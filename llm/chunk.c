@@ -57,7 +57,7 @@ static struct put begin(struct chunk *c, struct err *e)
 static void put_extra(struct chunk *c, struct put *w, bool is_own)
 {
 	if (!is_own) {
-		put_members(w, &c->r.ev.extra);
+		put_members(w, &c->r.ev->extra);
 	} else if (c->r.fingerprint.n) {
 		PUT(w, ",\"system_fingerprint\":");
 		put(w, buf_slice(&c->r.fingerprint));
@@ -86,7 +86,7 @@ static void flatten(struct chunk *c)
 
 static enum errc end_event(struct chunk *c, struct put *w)
 {
-	if (!w->rc && c->r.ev.has_newline)
+	if (!w->rc && c->r.ev->has_newline)
 		flatten(c);
 	PUT(w, "}\n\n");
 	return w->rc;
@@ -122,9 +122,9 @@ static enum errc on_top(void *sink, bool usage_only, struct err *e)
 	AUTO_BUF plain = BUF_MAX(TAIL_MAX);
 	struct put w = { &plain, e, E_OK };
 
-	if (!usage_only || !c->wants_usage || c->r.ev.extra.n == 0)
+	if (!usage_only || !c->wants_usage || c->r.ev->extra.n == 0)
 		return E_OK;
-	put_members(&w, &c->r.ev.extra);
+	put_members(&w, &c->r.ev->extra);
 	buf_clear(&c->tail);
 	if (w.rc == E_TOO_LARGE)
 		return E_OK; /* nothing that a client needs */

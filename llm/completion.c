@@ -154,7 +154,7 @@ static enum errc on_top(void *sink, bool usage_only, struct err *e)
 	struct completion *j = sink;
 
 	(void)usage_only;
-	return bag_put_all(j, j->extra, &j->r.ev.extra, e);
+	return bag_put_all(j, j->extra, &j->r.ev->extra, e);
 }
 
 static enum errc on_role(void *sink, unsigned choice, bool bare, struct err *e)

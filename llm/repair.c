@@ -147,7 +147,7 @@ static enum errc keep_token(struct buf *to, struct slice token, struct err *e)
 /* What is the same in all chunks is fixed by the first one. */
 static enum errc keep_identity(struct repair *r, struct err *e)
 {
-	const struct repair_event *ev = &r->ev;
+	const struct repair_event *ev = r->ev;
 	int64_t seconds;
 	enum errc rc = E_OK;
 
@@ -297,7 +297,7 @@ static enum errc finish_choice(struct repair *r, const struct repair_choice_in *
 static bool is_pure_text(const struct repair *r, const struct repair_choice_in *in)
 {
 	return in->fields.n == 1 && raw_is_string(in->fields.v[0].value) && in->tool_calls.n == 0 && in->finish.n == 0 &&
-	       raw_is_absent(in->logprobs) && raw_is_absent(r->ev.usage);
+	       raw_is_absent(in->logprobs) && raw_is_absent(r->ev->usage);
 }
 
 /* The steps of one choice, in the order that clients want. *ret_is_text: it was one step of text. */
@@ -341,7 +341,7 @@ static enum errc take_choices(struct repair *r, struct slice data, struct chat_e
 	bool bad = false, is_text = false;
 	enum errc rc = E_OK;
 
-	for (; !rc && json_next_element(r->ev.choices, &pos, &raw, &bad); n++) {
+	for (; !rc && json_next_element(r->ev->choices, &pos, &raw, &bad); n++) {
 		in = (struct repair_choice_in){ .index = 0 };
 		if (!raw_is_object(raw))
 			return repair_fail(ce, e, "the runner sent a choice that is no object");
@@ -361,7 +361,7 @@ static enum errc take_choices(struct repair *r, struct slice data, struct chat_e
 static enum errc take_object(struct repair *r, struct slice data, struct chat_error *ce, struct err *e)
 {
 	struct json_limits lim = { .max_bytes = data.n, .max_depth = 64 };
-	struct repair_event *ev = &r->ev;
+	struct repair_event *ev = r->ev;
 	enum errc rc;
 
 	if (json_check(data, lim, e) || !raw_is_object(data))
@@ -384,7 +384,9 @@ static enum errc take_object(struct repair *r, struct slice data, struct chat_er
 	return rc;
 }
 
-enum errc repair_take(struct repair *r, const struct sse_event *ev, struct chat_error *ce, struct err *e)
+static enum errc finish(struct repair *r, struct chat_error *ce, struct err *e);
+
+static enum errc take(struct repair *r, const struct sse_event *ev, struct chat_error *ce, struct err *e)
 {
 	struct slice data = ev->data, body;
 
@@ -407,11 +409,11 @@ enum errc repair_take(struct repair *r, const struct sse_event *ev, struct chat_
 	if (data.n == 0)
 		return E_OK;
 	if (slice_eq(data, SLICE("[DONE]")))
-		return repair_finish(r, ce, e);
+		return finish(r, ce, e);
 	return take_object(r, data, ce, e);
 }
 
-enum errc repair_finish(struct repair *r, struct chat_error *ce, struct err *e)
+static enum errc finish(struct repair *r, struct chat_error *ce, struct err *e)
 {
 	bool has_any = false;
 
@@ -432,18 +434,46 @@ enum errc repair_finish(struct repair *r, struct chat_error *ce, struct err *e)
 			return rc;
 	}
 	r->is_done = true;
-	r->ev = (struct repair_event){ .has_newline = false };
+	*r->ev = (struct repair_event){ .has_newline = false };
 	return r->ops->done(r->sink, e);
+}
+
+enum errc repair_take(struct repair *r, const struct sse_event *ev, struct chat_error *ce, struct err *e)
+{
+	struct repair_event read;      /* a kilobyte that need not stay between two events, nor be cleared for most */
+	enum errc rc;
+
+	read.has_newline = false;
+	read.extra.n = 0;
+	r->ev = &read;
+	rc = take(r, ev, ce, e);
+	r->ev = NULL;
+	return rc;
+}
+
+enum errc repair_finish(struct repair *r, struct chat_error *ce, struct err *e)
+{
+	struct repair_event none = { .has_newline = false };
+	enum errc rc;
+
+	r->ev = &none;
+	rc = finish(r, ce, e);
+	r->ev = NULL;
+	return rc;
 }
 
 enum errc repair_take_reply(struct repair *r, struct slice reply, struct chat_error *ce, struct err *e)
 {
+	struct repair_event read = { .has_newline = false };
 	enum errc rc;
 
+	r->ev = &read;
 	if (slice_starts_with(reply, SLICE("\xef\xbb\xbf")))
 		reply = slice_from(reply, 3);
 	r->is_reply = true;
 	rc = take_object(r, slice_trim(reply), ce, e);
 	/* what stands beside the choices of a plain reply belongs to its end too */
-	return rc ? rc : repair_finish(r, ce, e);
+	rc = rc ? rc : finish(r, ce, e);
+	r->ev = NULL;
+	return rc;
 }

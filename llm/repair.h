@@ -84,7 +84,7 @@ struct repair {
 	const struct repair_ops *ops;
 	void *sink;                    /* borrowed */
 	struct repair_choice choice[CHAT_N_MAX];
-	struct repair_event ev;        /* of the running call only */
+	struct repair_event *ev;       /* of the running call only, on its stack */
 	struct buf id, created;        /* raw tokens, set by the first event */
 	struct buf fingerprint;        /* raw system_fingerprint, empty when none */
 	struct buf usage_raw;          /* the last usage object, compact, integers checked; empty while unknown */

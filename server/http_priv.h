@@ -8,11 +8,11 @@
 
 #include <microhttpd.h>
 
-#define HTTP_HEADERS_MAX	(16 * 1024)        /* refused above this (431) */
-#define HTTP_POOL_BYTES		(20 * 1024)        /* of a connection, headers included: design.md 5.8 */
+#define HTTP_HEADERS_MAX	(8 * 1024)        /* refused above this (431); above the pool libmicrohttpd says 431 itself */
+#define HTTP_POOL_BYTES		(12 * 1024)        /* of a connection, headers included; all of it is touched, so it is what a stream costs most */
 #define HTTP_DISCARD_MAX	(8u << 20)         /* of a refused body, then the connection is closed: design.md 5.2 */
 #define HTTP_DISCARD_MS		2000
-#define HTTP_STREAM_BLOCK	1024               /* what libmicrohttpd pulls of a stream; the rest goes by http_direct.c */
+#define HTTP_STREAM_BLOCK	512               /* what libmicrohttpd pulls of a stream; the rest goes by http_direct.c */
 #define HTTP_LARGE_BYTES	(128 * 1024)       /* an answer above this is sent in blocks */
 #define HTTP_LARGE_BLOCK	(64 * 1024)
 #define HTTP_DIRECT_BLOCK	(16 * 1024)        /* largest chunk of a stream sent without libmicrohttpd */

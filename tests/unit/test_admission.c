@@ -549,10 +549,12 @@ static void test_threads(void **state)
 	}
 	for (unsigned i = 0; i < WORKERS; i++)
 		assert_int_equal(thread_start(&w[i].thread, THREAD_LOOP, i, worker_run, &w[i], &e), E_OK);
+	/* all are joined before a loop goes: another worker may be posting a grant to it even now */
+	for (unsigned i = 0; i < WORKERS; i++)
+		thread_join(&w[i].thread);
 	for (unsigned i = 0; i < WORKERS; i++) {
 		struct quit q = { .msg.fn = on_quit, .loop = w[i].loop };
 
-		thread_join(&w[i].thread);
 		assert_int_equal(w[i].rounds, ROUNDS);
 		done += w[i].grants + w[i].served;
 		/* letters of tickets that have left are still to come */

@@ -437,7 +437,7 @@ static void test_error_json(void **state)
 	assert_string_equal(buf_cstr(&out), "{\"error\":{\"message\":\"line 1\",\"type\":\"invalid_request_error\",\"param\":null,\"code\":null}}");
 }
 
-/* ---- memory and speed ---- */
+/* ---- memory ---- */
 
 static void test_no_memory(void **state)
 {
@@ -463,50 +463,12 @@ static void test_no_memory(void **state)
 	}
 }
 
-static double least(double a, double b) { return a < b ? a : b; }
-
-static void test_speed(void **state)
-{
-	AUTO_BUF body = BUF_MAX(1 << 20), out = BUF_MAX(1 << 20);
-	struct upstream up = { .kind = UPSTREAM_VLLM };
-	char model[] = "real";
-	struct agent a = { .model = model, .supports_tools = true, .sends_model = true, .up = &up };
-	struct chat_build b = { .agent = &a, .as_stream = true };
-	struct err e;
-	double parse_us = 1e9, build_us = 1e9;
-	const int rounds = 200, turns = 10;
-
-	(void)state;
-	assert_int_equal(buf_add_str(&body, "{\"model\":\"m\",\"temperature\":0.7,\"stream\":true,\"messages\":[", &e), E_OK);
-	for (int i = 0; i < 20; i++)
-		assert_int_equal(buf_addf(&body, &e, "%s{\"role\":\"%s\",\"content\":\"%0180d\\n\"}", i ? "," : "", i % 2 ? "assistant" : "user", i), E_OK);
-	assert_int_equal(buf_add_str(&body, "]}", &e), E_OK);
-	for (int i = 0; i < rounds; i++) { /* the best of many: other work on the machine only adds */
-		struct chat_req r[10];
-		int64_t start = clock_mono_us();
-
-		for (int k = 0; k < turns; k++)
-			assert_int_equal(chat_parse(buf_slice(&body), &r[k], &e), E_OK);
-		parse_us = least(parse_us, (double)(clock_mono_us() - start) / turns);
-		start = clock_mono_us();
-		for (int k = 0; k < turns; k++) {
-			buf_clear(&out);
-			assert_int_equal(chat_build(&r[k], &b, &out, &e), E_OK);
-		}
-		build_us = least(build_us, (double)(clock_mono_us() - start) / turns);
-		for (int k = 0; k < turns; k++)
-			chat_req_done(&r[k]);
-	}
-	print_message("%zu bytes: parse %.2f us, build %.2f us\n", body.n, parse_us, build_us);
-	assert_true(parse_us < 300 && build_us < 300); /* twenty times what it takes, for sanitizers */
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_refused), cmocka_unit_test(test_taken), cmocka_unit_test(test_model_is_decoded), cmocka_unit_test(test_built),
 		cmocka_unit_test(test_grammar), cmocka_unit_test(test_full_buffer), cmocka_unit_test(test_runner_errors), cmocka_unit_test(test_long_errors),
-		cmocka_unit_test(test_secrets_in_errors), cmocka_unit_test(test_error_json), cmocka_unit_test(test_no_memory), cmocka_unit_test(test_speed),
+		cmocka_unit_test(test_secrets_in_errors), cmocka_unit_test(test_error_json), cmocka_unit_test(test_no_memory),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
