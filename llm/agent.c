@@ -218,11 +218,13 @@ enum errc agents_resolve_job(const struct agents *l, const struct agent_selector
 	struct slice x = shown(selected);
 
 	if (!a)
-		return err_set(e, E_MODEL_NOT_FOUND, "selected local mcoda agent " SLICE_FMT " is not available on this node", SLICE_ARG(x));
+		return err_set(e, E_MODEL_NOT_FOUND, "selected local mcoda agent " SLICE_FMT " is not available on this node",
+			SLICE_ARG(x));
 	if (!is_offered(a))
 		return err_set(e, E_MODEL_NOT_FOUND, "selected local mcoda agent " SLICE_FMT " is not exposed by this node", SLICE_ARG(x));
 	if (a->health != HEALTH_HEALTHY && a->health != HEALTH_UNKNOWN)
-		return err_set(e, E_UNHEALTHY, "selected local mcoda agent " SLICE_FMT " is %s", SLICE_ARG(x), agent_health_name(a->health));
+		return err_set(e, E_UNHEALTHY, "selected local mcoda agent " SLICE_FMT " is %s", SLICE_ARG(x),
+			agent_health_name(a->health));
 	*ret = a;
 	return E_OK;
 }

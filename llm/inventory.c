@@ -456,7 +456,8 @@ bool inventory_wait_cancel(struct inventory *inv, struct inventory_waiter *w)
 
 static const char *state_name(enum source_state s)
 {
-	static const char *const names[] = { [SOURCE_NEW] = "asking", [SOURCE_OK] = "ok", [SOURCE_STALE] = "stale", [SOURCE_EMPTY] = "absent" };
+	static const char *const names[] = { [SOURCE_NEW] = "asking", [SOURCE_OK] = "ok", [SOURCE_STALE] = "stale",
+		[SOURCE_EMPTY] = "absent" };
 
 	return names[s];
 }

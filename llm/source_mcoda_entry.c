@@ -241,8 +241,10 @@ static enum errc read_extra_body(struct record r, char **ret, struct err *e)
 /* Base URL as given, or the adapter's default; Ollama's gets its /v1. *ret_is_cloud: not a local server. */
 static char *read_base_url(const struct adapter *ad, struct record r, bool *ret_is_cloud)
 {
-	struct slice given = ad->family == FAMILY_LOCAL ? pick_text(r, KEYS("baseUrl", "base_url", "endpoint", "apiBaseUrl", "api_base_url"))
-							: pick_text(r, KEYS("baseUrl", "base_url", "apiBaseUrl", "api_base_url"));
+	const char *const *keys = ad->family == FAMILY_LOCAL
+		? KEYS("baseUrl", "base_url", "endpoint", "apiBaseUrl", "api_base_url")
+		: KEYS("baseUrl", "base_url", "apiBaseUrl", "api_base_url");
+	struct slice given = pick_text(r, keys);
 	struct slice base = given.n ? given : ad->family == FAMILY_OLLAMA ? SLICE(OLLAMA_BASE_URL) : SLICE(OPENAI_BASE_URL);
 	AUTO_BUF b = BUF_MAX(8192);
 	struct place at;

@@ -95,6 +95,22 @@ static void print_sources(const struct json *running)
 	}
 }
 
+static void print_usage(const struct json *running)
+{
+	const char *label = "usage";
+
+	for (const struct json *u = json_first(json_get(running, "usage")); u; u = json_next(u)) {
+		const char *key = text_of(u, "key_id");
+		double requests = json_num(json_get(u, "requests"), 0);
+
+		printf("  %-10s %s%s%s: %.0f requests, %.0f errors, %.0f + %.0f tokens, %.0f ms each\n", label, text_of(u, "agent"),
+		       key[0] ? ", " : "", key, requests, json_num(json_get(u, "errors"), 0), json_num(json_get(u, "prompt_tokens"), 0),
+		       json_num(json_get(u, "completion_tokens"), 0),
+		       requests > 0 ? json_num(json_get(u, "latency_sum_ms"), 0) / requests : 0.0);
+		label = "";
+	}
+}
+
 static void print_text(struct cli *c, const struct err *error, const struct json *running)
 {
 	if (error)
@@ -116,6 +132,7 @@ static void print_text(struct cli *c, const struct err *error, const struct json
 	printf("  %-10s %s\n", "store", text_of(running, "store"));
 	print_requests(running);
 	print_sources(running);
+	print_usage(running);
 }
 
 int cmd_status(struct cli *c)

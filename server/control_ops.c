@@ -8,8 +8,11 @@
 #include "llm/admission.h"
 #include "llm/inventory.h"
 #include "server/nodeid.h"
+#include "store/usage.h"
 
 #include <unistd.h>
+
+#define USAGE_SHOWN 200                /* rows of usage in one answer */
 
 static const char *const drain_names[] = { [DRAIN_OFF] = "off", [DRAIN_ON] = "on", [DRAIN_ALL] = "all" };
 
@@ -73,7 +76,38 @@ static void agents_json(struct svc *svc, struct jw *w)
 	agents_unref(list);
 }
 
-static enum errc op_status(struct svc *svc, struct jw *w, struct err *e)
+/* Totals since the node's first day, as far as they have been written (once a second). */
+static enum errc usage_json(struct store_reader *r, struct jw *w, struct err *e)
+{
+	struct usage_row *rows = NULL;
+	size_t n = 0;
+	enum errc rc = usage_list(r, &rows, &n, e);
+
+	if (rc)
+		return rc;
+	jw_arr(w, "usage");
+	for (size_t i = 0; i < n && i < USAGE_SHOWN; i++) {
+		jw_obj(w, NULL);
+		jw_str(w, "agent", rows[i].agent);
+		jw_str(w, "key_id", rows[i].key_id);
+		jw_i64(w, "requests", rows[i].requests);
+		jw_i64(w, "errors", rows[i].errors);
+		jw_i64(w, "prompt_tokens", rows[i].prompt_tokens);
+		jw_i64(w, "completion_tokens", rows[i].completion_tokens);
+		jw_i64(w, "latency_sum_ms", rows[i].latency_sum_ms);
+		jw_arr(w, "latency");              /* requests of at most 4, 8, 16 ... ms; the last: all above */
+		for (size_t k = 0; k < USAGE_BUCKETS; k++)
+			jw_i64(w, NULL, rows[i].latency[k]);
+		jw_end(w);
+		jw_end(w);
+	}
+	jw_end(w);
+	jw_i64(w, "usage_rows", (int64_t)n);
+	mem_free(rows);
+	return E_OK;
+}
+
+static enum errc op_status(struct svc *svc, struct store_reader *reader, struct jw *w, struct err *e)
 {
 	AUTO_BUF url = BUF_MAX(1024);
 	char mark[9];
@@ -100,7 +134,7 @@ static enum errc op_status(struct svc *svc, struct jw *w, struct err *e)
 	loops_json(svc, w);
 	inventory_json(svc->inventory, w, "sources");
 	agents_json(svc, w);
-	return E_OK;
+	return usage_json(reader, w, e);
 }
 
 /* ---- drain ---- */
@@ -195,7 +229,7 @@ enum errc control_request(struct control_conn *k, const struct json *request, st
 	if (!op)
 		return err_set_param(e, E_MISSING_PARAMETER, "op", "op: required");
 	if (strcmp(op, "status") == 0)
-		return op_status(svc, w, e);
+		return op_status(svc, k->c->reader, w, e);
 	if (strcmp(op, "drain") == 0)
 		return op_drain(svc, request, w, e);
 	if (strcmp(op, "keys.list") == 0)

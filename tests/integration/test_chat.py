@@ -499,3 +499,20 @@ def test_answers_keep_apart(node, upstream):
         assert wires[n].head()[0] == 200
         assert text_of(wires[n].events()) == f"text{n}"
         wires[n].close()
+
+
+def test_usage_is_counted_and_survives_a_restart(make_node, upstream):
+    """Requests, tokens and errors by agent and key; what was written is there after a restart."""
+    node = make_node(upstream)
+    upstream.script(stream(chunk({"content": "a"}), chunk({}, "stop", usage=usage(7, 2)), "[DONE]"))
+    assert node.request("POST", CHAT, chat_body(), limit=slow(5))[0] == 200
+
+    def rows():
+        return [u for u in json.loads(node.cli("status", "--json").stdout)["running"]["usage"] if u["requests"]]
+    wait_until(rows, slow(5), "the sums to be written")
+    before = rows()
+    assert [(u["agent"], u["requests"], u["errors"], u["prompt_tokens"], u["completion_tokens"]) for u in before] == [("m", 1, 0, 7, 2)]
+    assert sum(before[0]["latency"]) == 1
+    node.stop()
+    node.start()
+    assert rows() == before

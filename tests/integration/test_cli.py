@@ -317,7 +317,7 @@ def test_memory_of_a_burst_is_given_back(node):
     if is_sanitized():
         pytest.skip("a sanitizer keeps freed memory")
     before = resident_kb(node)
-    clients = [socket.create_connection((node.host, node.port)) for _ in range(400)]
+    clients = [socket.create_connection((node.host, node.port)) for _ in range(800)]
     for s in clients:
         s.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
     for s in clients:

@@ -24,6 +24,8 @@ struct conn {
 	int fd;
 	char in[65536];
 	size_t in_n;
+	size_t skip;                    /* bytes of the request's body still to come, dropped */
+	bool is_asked;                  /* its head was read: answer when skip is 0 */
 	int left;                       /* chunks still to be sent; -1: not streaming */
 	int64_t next_us;                /* when the next is due */
 	struct conn *next;              /* in the list of streaming connections */
@@ -127,32 +129,31 @@ static bool answer_models(struct conn *c)
 	return send_all(c, out, (size_t)n);
 }
 
-/* One request, when it is whole. */
+/* Take bytes of the head, drop those of the body; begin when the request is whole. Requests do not overlap here. */
 static bool step(struct conn *c)
 {
 	char *end, *len;
-	size_t head, body = 0;
+	size_t rest;
 
 	c->in[c->in_n] = '\0';
 	end = strstr(c->in, "\r\n\r\n");
 	if (!end)
 		return c->in_n < sizeof(c->in) - 1;
-	head = (size_t)(end - c->in) + 4;
 	len = strcasestr(c->in, "content-length:");
-	if (len && len < end)
-		body = strtoul(len + 15, NULL, 10);
-	if (c->in_n < head + body)
-		return c->in_n < sizeof(c->in) - 1;
-	bool is_post = strncmp(c->in, "POST", 4) == 0;
-
-	memmove(c->in, c->in + head + body, c->in_n - head - body);
-	c->in_n -= head + body;
-	return is_post ? begin(c) : answer_models(c);
+	c->skip = len && len < end ? strtoul(len + 15, NULL, 10) : 0;
+	rest = c->in_n - (size_t)(end + 4 - c->in);
+	c->skip -= rest < c->skip ? rest : c->skip;
+	c->in_n = 0;
+	if (strncmp(c->in, "POST", 4) != 0)
+		return answer_models(c);
+	c->is_asked = true;
+	return true;
 }
 
 static void on_readable(struct conn *c)
 {
 	ssize_t n = recv(c->fd, c->in + c->in_n, sizeof(c->in) - 1 - c->in_n, 0);
+	bool ok = true;
 
 	if (n < 0 && errno == EAGAIN)
 		return;
@@ -160,8 +161,17 @@ static void on_readable(struct conn *c)
 		drop(c);
 		return;
 	}
-	c->in_n += (size_t)n;
-	if (!step(c))
+	if (c->is_asked) {
+		c->skip -= (size_t)n < c->skip ? (size_t)n : c->skip;
+	} else {
+		c->in_n += (size_t)n;
+		ok = step(c);
+	}
+	if (ok && c->is_asked && !c->skip) {
+		c->is_asked = false;
+		ok = begin(c);
+	}
+	if (!ok)
 		drop(c);
 }
 
