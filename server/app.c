@@ -101,6 +101,7 @@ enum errc app_run(struct app *a, int *ret_exit, struct err *e)
 			app_print_banner(a);
 	}
 	(void)notify_send("STOPPING=1\nSTATUS=stopping");
+	atomic_store(&a->svc.state.is_stopping, true);   /* before the word: who reads it may rely on it */
 	log_event(LOG_INFO, "node.stopping", "reason=%s", is_broken ? "store_broken" : "signal");
 	if (is_broken)
 		drain_broken(a, &signals);

@@ -26,6 +26,7 @@ static void on_check(struct loop_timer *t)
 	/* Twice in a row: a request whose bytes were already here when we stopped accepting is still seen. */
 	l->idle_checks = http_requests_open(l->http) ? 0 : l->idle_checks + 1;
 	if (l->idle_checks >= 2 || over_ms >= LAST_EVENTS_MS + CUT_MS) {
+		http_end_all(l->http);     /* idle connections: nobody would read what they still send */
 		loop_stop(loop);
 		return;
 	}
