@@ -1,0 +1,97 @@
+"""The world fails: a full disk under the store, a name server that never answers."""
+import json
+import os
+import shutil
+import subprocess
+import time
+
+import pytest
+from conftest import config_for, is_listed, slow, stop
+from node import Node, is_sanitized, wait_until
+from pathlib import Path
+from upstream import answer
+from wire import CHAT, chat_body
+
+SUPPORT = Path(__file__).resolve().parents[1] / "support"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 6 MB. Only root may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(disk)], capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def fill(path):
+    with open(path, "wb", buffering=0) as f:
+        for size in (65536, 512):
+            while True:
+                try:
+                    if f.write(b"x" * size) != size:
+                        break
+                except OSError:
+                    break
+
+
+def test_full_disk_refuses_writes_and_serves_the_rest(upstream, small_disk):
+    """Chats and reads go on, a write is refused and says why, and it heals without hands."""
+    state = small_disk / "state"
+    state.mkdir(mode=0o700)
+    (state / "config.json").write_text(json.dumps(config_for(upstream)))
+    quiet = {"MSWARM_SELF_HOSTED_NODE_STATE_PATH": str(state / "config.json"), "MSWARM_MCODA_SOURCE": "0", "MSWARM_OLLAMA_SOURCE": "0",
+             "MSWARM_DISCOVERY_SOURCE": "0"}
+    node = Node(env=quiet)
+    upstream.default = answer("x")
+    try:
+        node.start(limit=slow(20))
+        wait_until(lambda: is_listed(node, "m"), slow(10), "the model")
+        key = json.loads(node.cli("keys", "add", "before", "--json").stdout)["key"]
+        bearer = {"Authorization": f"Bearer {key}"}
+        fill(small_disk / "fill")
+        refused = node.cli("keys", "add", "during")
+        assert refused.returncode == 1 and "disk" in refused.stderr and "msk_" not in refused.stdout
+        for _ in range(3):
+            assert node.request("POST", CHAT, chat_body(), bearer, limit=slow(5))[0] == 200
+            assert node.request("GET", "/v1/models", headers=bearer)[0] == 200
+        code, _, body = node.request("GET", "/healthz")
+        assert code == 503 and "disk_full" in json.loads(body)["reason"]
+        os.unlink(small_disk / "fill")
+        wait_until(lambda: node.cli("keys", "add", "after").returncode == 0, slow(20), "the store to heal")
+        assert node.request("GET", "/healthz")[0] == 200
+        names = [k["name"] for k in json.loads(node.cli("keys", "list", "--json").stdout)["keys"]]
+        assert names == ["before", "after"], "what was refused is not there"
+        stop(node)
+    finally:
+        node.close()
+
+
+@pytest.fixture(scope="module")
+def hang_lookup(tmp_path_factory):
+    if is_sanitized():
+        pytest.skip("a sanitizer's own library must come first")
+    out = tmp_path_factory.mktemp("preload") / "hang_lookup.so"
+    compiler = shutil.which("gcc") or shutil.which("clang")
+    subprocess.run([compiler, "-shared", "-fPIC", "-D_GNU_SOURCE", "-o", out, SUPPORT / "hang_lookup.c"], check=True, timeout=60)
+    return out
+
+
+def test_a_name_server_that_hangs_holds_nobody_else(make_node, upstream, hang_lookup):
+    upstream.default = answer("x")
+    lost = {"name": "lost", "base_url": "http://hang.example:8000/v1", "models": ["gone"]}
+    node = make_node(upstream, lost, env={"LD_PRELOAD": str(hang_lookup)}, llm_connect_ms=500, probe_timeout_ms=500)
+    for _ in range(10):
+        started = time.monotonic()
+        assert node.request("POST", CHAT, chat_body(), limit=slow(5))[0] == 200
+        assert time.monotonic() - started < slow(1)
+    started = time.monotonic()
+    code, _, body = node.request("POST", CHAT, chat_body(model="gone"), limit=slow(10))
+    assert code in (502, 503, 504) and json.loads(body)["error"]["message"]
+    assert time.monotonic() - started < slow(3)
+    started = time.monotonic()
+    stop(node)
+    assert time.monotonic() - started < slow(5), "a look-up in flight must not hold the stop"
+    node.start(env={"LD_PRELOAD": str(hang_lookup)})
