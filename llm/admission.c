@@ -54,6 +54,7 @@ struct admission {
 	int64_t max_queued;
 	struct lane lanes[ADMIT__COUNT];   /* GUARDED_BY(mu), as all below */
 	int64_t queued, refused, served;
+	bool is_closed;
 	int64_t service_us;                /* moving average of how long a slot is held; 0: none yet */
 };
 
@@ -280,7 +281,7 @@ static struct ticket *dispatch(struct admission *a)
 	int64_t now_mono_ms = a->queued ? clock_mono_ms() : 0;
 
 	mutex_must_hold(&a->mu);
-	for (unsigned k = 0; k < ADMIT__COUNT; k++) {
+	for (unsigned k = 0; k < ADMIT__COUNT && !a->is_closed; k++) {
 		struct lane *l = &a->lanes[k];
 		struct ticket *t;
 
@@ -519,6 +520,12 @@ void admission_free(struct admission *a)
 		must(!a->lanes[k].clients); /* every ticket has left */
 	mutex_done(&a->mu);
 	mem_free(a);
+}
+
+void admission_close(struct admission *a)
+{
+	MUTEX_SCOPE(&a->mu);
+	a->is_closed = true;
 }
 
 void admission_stats(struct admission *a, struct admission_stats *ret)

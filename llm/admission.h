@@ -54,6 +54,9 @@ unsigned ticket_candidate(const struct ticket *t);      /* index of the chosen o
 /* Leaves the queue or gives the slot back. No granted() call follows. NULL is fine. */
 void admission_leave(struct admission *a, struct ticket *t);
 
+/* The node stops: who waits is granted nothing any more, so that a slot given back now starts no run. Any thread. */
+void admission_close(struct admission *a);
+
 struct admission_stats {
 	int64_t running[ADMIT__COUNT], queued[ADMIT__COUNT], bound[ADMIT__COUNT];
 	int64_t refused, served;

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "llm/admission.h"
 
 #include <unistd.h>
 
@@ -32,6 +33,7 @@ static void on_check(struct loop_timer *t)
 	}
 	if (over_ms >= 0 && !l->is_told) {
 		l->is_told = true;
+		admission_close(l->a->svc.admission);
 		http_stop_all(l->http);
 	}
 	if (over_ms >= LAST_EVENTS_MS && !l->is_cut) {

@@ -446,6 +446,24 @@ static void test_leaving_in_every_state(void **state)
 	bed_close(&b);
 }
 
+static void test_closed_grants_nothing(void **state)
+{
+	struct bed b;
+	struct asker *first, *second;
+
+	(void)state;
+	bed_open(&b, 1, 1, 10, roomy);
+	first = ask(&b, "k", "0", '1');
+	second = ask(&b, "k", "0", '2');
+	admission_close(b.adm);
+	leave(&b, first);
+	deliver(&b);
+	assert_int_equal(second->grants, 0);
+	assert_int_equal(atomic_load(&b.up[0]->running), 0);
+	leave(&b, second);
+	bed_close(&b);
+}
+
 static void test_no_memory(void **state)
 {
 	struct bed b;
@@ -574,6 +592,7 @@ int main(void)
 		cmocka_unit_test(test_limits_and_codes), cmocka_unit_test(test_flood_leaves_places_for_others),
 		cmocka_unit_test(test_retry_after_follows_the_service_rate), cmocka_unit_test(test_breakers),
 		cmocka_unit_test(test_next_candidate), cmocka_unit_test(test_leaving_in_every_state),
+		cmocka_unit_test(test_closed_grants_nothing),
 		cmocka_unit_test(test_no_memory), cmocka_unit_test(test_threads),
 	};
 
