@@ -271,7 +271,7 @@ static bool try_next(struct call *c)
 
 static void end_refused(struct call *c)
 {
-	struct call_end end = { .rc = E_UPSTREAM, .is_started = c->status >= 500 && c->status != 503 };
+	struct call_end end = { .rc = E_UPSTREAM, .is_started = c->status != 503 };
 
 	if (retry_without_stream(c))
 		return;

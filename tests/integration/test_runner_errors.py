@@ -329,3 +329,11 @@ def test_completion_of_a_plain_answer_with_a_wrong_shape_names_it(make_node, mak
         upstream.script(status(200, reply))
         assert ask(node)[0] in (200, 502)
     check_serves(node)
+
+
+@pytest.mark.parametrize("code", [401, 403, 404])
+def test_what_only_the_owner_can_mend_is_not_tried_again(node, upstream, code):
+    upstream.script(status(code, "no"))
+    answered, headers, _ = node.request("POST", CHAT, chat_body(), limit=slow(5))
+    assert answered == 502 and {k.lower(): v for k, v in dict(headers).items()}["x-should-retry"] == "false"
+    assert len(upstream.chats) == 1
