@@ -68,9 +68,9 @@ def streamed(end, bed):
 
 def at_once(end, bed):
     """Events come when they are made, not at the end: the first part of a long answer long before its last."""
-    c = end.open()
+    c, began, first, text, reads = end.open(), time.monotonic(), None, b"", 0
     c.request("POST", end.prefix + "/chat/completions", json.dumps(end.body(stream=True, max_tokens=600, ignore_eos=True)), end.headers)
-    r, began, first, text, reads = c.getresponse(), time.monotonic(), None, b"", 0
+    r = c.getresponse()
     end.must_take(r.status, b"" if r.status == 200 else r.read())
     while piece := r.read1(65536):
         text, reads = text + piece, reads + 1
@@ -157,10 +157,11 @@ def tools_streamed(end, bed):
 
 def tools_parallel(end, bed):
     """Several calls in one answer, if the model makes some."""
-    two = [TOOL, {**TOOL, "function": {**TOOL["function"], "name": "get_time"}}]
+    add = {"type": "function", "function": {"name": "add", "description": "Add two numbers", "parameters": {
+        "type": "object", "properties": {"a": {"enum": [1, 2, 3]}, "b": {"enum": [4, 5, 6]}}, "required": ["a", "b"]}}}
     most = 0
-    for seed in range(1, 7):
-        wish = {**CALLING, "tools": two, "parallel_tool_calls": True, "max_tokens": 300, "seed": seed, "temperature": 1.2}
+    for seed in range(1, 11):
+        wish = {**CALLING, "tools": [add], "parallel_tool_calls": True, "max_tokens": 260, "seed": seed, "temperature": 1, "text": "weather and add"}
         try:
             calls = calls_of(end.stream(**wish)) if end.is_relayed else end.chat(**wish)["choices"][0]["message"].get("tool_calls") or []
         except Refused as e:

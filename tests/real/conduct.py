@@ -3,6 +3,7 @@
 What the node holds open towards the server is read from /proc: sockets of its process whose far port is the server's. Whether the
 server still works is read from /slots, where llama.cpp shows it (--slots).
 """
+import http.client
 import json
 import os
 import pathlib
@@ -14,7 +15,7 @@ from checks import finish
 from end import Skipped, need, text_of
 from node import wait_until
 
-FOREVER = {"max_tokens": 100000, "ignore_eos": True}
+FOREVER = {"max_tokens": 20000, "ignore_eos": True}     # seconds, if nobody stops it; the limits below are shorter
 
 
 def held_open(bed):
@@ -42,6 +43,12 @@ def busy_slots(bed):
     return sum(bool(s.get("is_processing")) for s in slots), len(slots)
 
 
+def until_free(bed):
+    """Wait for what earlier checks may have left running; the number of slots."""
+    wait_until(lambda: busy_slots(bed)[0] == 0, 60, "the server to have nothing to do")
+    return busy_slots(bed)[1]
+
+
 def send(end, **more):
     """A chat sent on a socket of its own, nothing read yet."""
     body = json.dumps(end.body(**more)).encode()
@@ -57,7 +64,7 @@ def all_free(bed, limit, began):
 
 
 def leave_stream(end, bed):
-    busy_slots(bed)
+    until_free(bed)
     s = send(end, stream=True, **FOREVER)
     seen = b""
     while b'"content"' not in seen:
@@ -71,7 +78,7 @@ def leave_stream(end, bed):
 def leave_plain(end, bed):
     if not end.is_relayed:
         raise Skipped("llama.cpp notices late or never")
-    busy_slots(bed)
+    until_free(bed)
     s = send(end, **FOREVER)
     wait_until(lambda: busy_slots(bed)[0] == 1, 5, "the server to begin")
     began = time.monotonic()
@@ -83,7 +90,7 @@ def leave_queued(end, bed):
     """All slots are taken, one more waits at the server; it leaves. Its connection is closed at once, and it never runs for long."""
     if not end.is_relayed:
         raise Skipped("nothing to compare")
-    _, slots = busy_slots(bed)
+    slots = until_free(bed)
     takers = [send(bed.straight, stream=True, **FOREVER) for _ in range(slots)]
     try:
         wait_until(lambda: busy_slots(bed)[0] == slots, 5, "all slots to be busy")
@@ -129,7 +136,11 @@ def reuse(end, bed):
     for _ in range(5):
         for path, body in (("/chat/completions", end.body()), ("/models", None), ("/chat/completions", b"{"),
                            ("/chat/completions", end.body(stream=True)), ("/models", None)):
-            status, headers, text = end.ask_on(c, "POST" if body else "GET", path, body)
+            try:
+                status, headers, text = end.ask_on(c, "POST" if body else "GET", path, body)
+            except (http.client.RemoteDisconnected, ConnectionResetError):
+                need(not end.is_relayed, "the node closed a kept connection")
+                status, headers, text = end.ask_on(c, "POST" if body else "GET", path, body)    # llama.cpp closes after streams
             if body == b"{":
                 need(status >= 400, f"status {status} to no JSON")
             elif body and body.get("stream"):
