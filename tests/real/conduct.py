@@ -52,9 +52,10 @@ def until_free(bed):
 def send(end, **more):
     """A chat sent on a socket of its own, nothing read yet."""
     body = json.dumps(end.body(**more)).encode()
-    head = "".join(f"{k}: {v}\r\n" for k, v in end.headers.items())
+    head = [f"POST {end.prefix}/chat/completions HTTP/1.1", f"host: {end.host}:{end.port}", f"content-length: {len(body)}"]
+    head += [f"{k}: {v}" for k, v in end.headers.items()]
     s = socket.create_connection((end.host, end.port), timeout=60)
-    s.sendall(f"POST {end.prefix}/chat/completions HTTP/1.1\r\nhost: {end.host}:{end.port}\r\n{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+    s.sendall("\r\n".join([*head, "", ""]).encode() + body)
     return s
 
 

@@ -45,13 +45,14 @@ def hold_usage(usage):
 
 def hold_reply(reply, model):
     """8.5.1."""
-    need(isinstance(reply["id"], str) and reply["id"] and reply["object"] == "chat.completion" and is_count(reply["created"]), f"head of {reply}")
+    need(reply["id"] and isinstance(reply["id"], str) and is_count(reply["created"]), f"id or created of {reply}")
+    need(reply["object"] == "chat.completion", f"object {reply['object']!r}")
     need(reply["model"] == model, f"model {reply['model']!r}, asked for {model!r}")
     for i, choice in enumerate(reply["choices"]):
         message, calls = choice["message"], choice["message"].get("tool_calls")
         need(choice["index"] == i and choice["finish_reason"] in FINISH and "logprobs" in choice, f"choice {choice}")
         need(message["role"] == "assistant" and message["refusal"] is None, f"message {message}")
-        need(message["content"] is None if calls and not message["content"] else isinstance(message["content"], str), f"content of {message}")
+        need(isinstance(message["content"], str) or calls and message["content"] is None, f"content of {message}")
         need("tool_calls" not in message or calls, "empty tool_calls")
         need(bool(calls) == (choice["finish_reason"] == "tool_calls") or choice["finish_reason"] == "length", f"finish_reason of {choice}")
         hold_calls(calls or [])
@@ -121,6 +122,7 @@ class End:
         self.is_tls = u.scheme == "https"
         self.host, self.port = u.hostname, u.port or (443 if self.is_tls else 80)
         self.prefix = u.path.rstrip("/")
+        self.extra = {}                     # members of every request of ours
         self.headers = {"content-type": "application/json", **({"authorization": f"Bearer {key}"} if key else {})}
 
     @property
@@ -157,7 +159,8 @@ class End:
         raise Refused(f"status {status}: {text[:200].decode('utf-8', 'replace')}")
 
     def body(self, text="hello there", **more):
-        return {"model": self.model, "messages": [{"role": "user", "content": text}], "max_tokens": 24, "seed": 1, "temperature": 0, **more}
+        return {"model": self.model, "messages": [{"role": "user", "content": text}], "max_tokens": 24, "seed": 1, "temperature": 0,
+                **self.extra, **more}
 
     def reply_of(self, status, headers, text):
         self.must_take(status, text)

@@ -1,14 +1,17 @@
-// sdk.mjs SDK_FOLDER BASE_URL MODEL: the official OpenAI client's calls; prints {name: {value} or {error}} as JSON. Called by sdk.py.
+// sdk.mjs SDK_FOLDER BASE_URL MODEL SCENARIO: one use of the official OpenAI client; prints {value} or {error} as JSON. Called by sdk.py.
 import { createRequire } from "node:module";
 
-const [folder, baseURL, model] = process.argv.slice(2);
+const [folder, baseURL, model, scenario] = process.argv.slice(2);
 const { OpenAI } = createRequire(`${folder}/`)("openai");
 const client = new OpenAI({ baseURL, apiKey: process.env.TEST_KEY || "anything", maxRetries: 0 });
-const tool = { type: "function", function: { name: "get_weather", description: "Weather of a city", parameters: { type: "object", properties: {
+const tool = { type: "function", function: { name: "get_weather", description: "Weather of a city",
+	parameters: { type: "object", properties: {
 	city: { type: "string", maxLength: 12 } }, required: ["city"] } } };
-const chat = { model, messages: [{ role: "user", content: "hello there" }], max_tokens: 24, seed: 1, temperature: 0 };
+const chat = { model, messages: [{ role: "user", content: "hello there" }], max_tokens: 24, seed: 1, temperature: 0,
+	...JSON.parse(process.env.TEST_EXTRA || "{}") };
 const calling = { ...chat, tools: [tool], tool_choice: "required", max_tokens: 200, seed: 3 };
-const calls = (choice) => [choice.finish_reason, choice.message.tool_calls.map((c) => [c.type, c.function.name, JSON.parse(c.function.arguments)])];
+const calls = (choice) => [choice.finish_reason, choice.message.tool_calls.map((c) =>
+	[c.type, c.function.name, JSON.parse(c.function.arguments)])];
 
 const scenarios = {
 	async list() {
@@ -59,9 +62,10 @@ const scenarios = {
 	},
 	async abort() {
 		const control = new AbortController();
-		const stream = await client.chat.completions.create({ ...chat, stream: true, max_tokens: 100000, ignore_eos: true }, { signal: control.signal });
+		const stream = await client.chat.completions.create({ ...chat, stream: true, max_tokens: 20000, ignore_eos: true },
+			{ signal: control.signal });
 		let seen = 0;
-		for await (const _ of stream) if (++seen === 3) break;
+		for await (const _ of stream) if (++seen === 3) control.abort();
 		return seen;
 	},
 	async errors() {
@@ -74,12 +78,8 @@ const scenarios = {
 	},
 };
 
-const seen = {};
-for (const [name, ask] of Object.entries(scenarios)) {
-	try {
-		seen[name] = { value: await ask() };
-	} catch (e) {
-		seen[name] = { error: `${e.constructor.name}: ${e.message}` };
-	}
+try {
+	console.log(JSON.stringify({ value: await scenarios[scenario]() }));
+} catch (e) {
+	console.log(JSON.stringify({ error: `${e.constructor.name}: ${e.message}` }));
 }
-console.log(JSON.stringify(seen));

@@ -1,7 +1,7 @@
 """The official OpenAI client (npm) at both ends; its lines are skipped where node or the package is not to be had. Rows as in checks.py.
 
 The package is installed with "npm ci" from the lock file of tests/integration/openai into the folder "openai-sdk" beside the
-program, where the integration tests look for it too. sdk.mjs runs once an end; each of its scenarios is a line of the table.
+program, where the integration tests look for it too. Each scenario of sdk.mjs is a line of the table.
 """
 import hashlib
 import json
@@ -30,30 +30,30 @@ def install(program):
     folder.mkdir(exist_ok=True)
     for name in ("package.json", "package-lock.json"):
         shutil.copy(LOCK / name, folder)
-    done = subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder, capture_output=True, text=True, timeout=300)
+    words = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300)
     if done.returncode:
         raise Skipped("npm ci failed: " + (done.stderr.strip().splitlines() or ["?"])[-1])
     mark.write_text(wanted)
     return folder
 
 
-def seen_by(end, bed):
-    """What sdk.mjs saw at this end; once."""
-    if end.name not in bed.sdk:
-        folder = install(bed.program)
-        done = subprocess.run(["node", str(HERE / "sdk.mjs"), str(folder), end.base, end.model], capture_output=True, text=True, timeout=300,
-                              env={"PATH": os.environ["PATH"], "HOME": str(bed.node.home), "TEST_KEY": end.key})
-        if done.returncode:
-            raise Failed(done.stderr[-300:])
-        bed.sdk[end.name] = json.loads(done.stdout)
-    return bed.sdk[end.name]
+def seen_by(end, bed, name):
+    """What sdk.mjs saw in one scenario at this end. Nothing is kept: asked again, it runs again."""
+    folder = install(bed.program)
+    env = {"PATH": os.environ["PATH"], "HOME": str(bed.node.home), "TEST_KEY": end.key, "TEST_EXTRA": json.dumps(end.extra)}
+    done = subprocess.run(["node", str(HERE / "sdk.mjs"), str(folder), end.base, end.model, name], capture_output=True, text=True,
+                          timeout=300, env=env)
+    if done.returncode:
+        raise Failed(done.stderr[-300:])
+    return json.loads(done.stdout)
 
 
 def scenario(name):
     def check(end, bed):
         if name == "errors" and not end.is_relayed:
             raise Skipped("the server's own affair")
-        seen = seen_by(end, bed)[name]
+        seen = seen_by(end, bed, name)
         if "error" in seen:
             raise Refused(seen["error"])
         if name == "errors":
