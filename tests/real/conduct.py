@@ -64,27 +64,41 @@ def all_free(bed, limit, began):
     return f"free after {(time.monotonic() - began) * 1000:.0f} ms"
 
 
-def leave_stream(end, bed):
-    until_free(bed)
-    s = send(end, stream=True, **FOREVER)
+def has_slots(bed):
+    return bed.straight.ask("GET", "/slots", prefix="")[0] == 200
+
+
+def leave(end, bed, is_stream):
+    """The server stops, as /slots tells it; where it does not tell, the node has at least closed its connection."""
+    is_told = has_slots(bed)
+    if not is_told and not end.is_relayed:
+        raise Skipped("no /slots to look at")
+    if is_told:
+        until_free(bed)
+    s = send(end, stream=is_stream, **FOREVER)
     seen = b""
-    while b'"content"' not in seen:
-        seen += s.recv(65536)
-    need(busy_slots(bed)[0] == 1, "no slot is busy")
-    began = time.monotonic()
+    while is_stream and b'"content":"' not in seen.replace(b'"content":""', b""):
+        piece = s.recv(65536)
+        need(piece, f"closed after {seen[-200:]!r}")
+        seen += piece
+    wait_until(lambda: busy_slots(bed)[0] == 1 if is_told else held_open(bed), 5, "the server to begin")
+    held, began = held_open(bed), time.monotonic()
     s.close()
+    if end.is_relayed:
+        wait_until(lambda: held_open(bed) < held, 1, "the node to close its connection")
+    if not is_told:
+        return f"closed after {(time.monotonic() - began) * 1000:.0f} ms (no /slots to look at)"
     return all_free(bed, 1 if end.is_relayed else 10, began)
+
+
+def leave_stream(end, bed):
+    return leave(end, bed, True)
 
 
 def leave_plain(end, bed):
     if not end.is_relayed:
         raise Skipped("llama.cpp notices late or never")
-    until_free(bed)
-    s = send(end, **FOREVER)
-    wait_until(lambda: busy_slots(bed)[0] == 1, 5, "the server to begin")
-    began = time.monotonic()
-    s.close()
-    return all_free(bed, 1, began)
+    return leave(end, bed, False)
 
 
 def leave_queued(end, bed):

@@ -5,8 +5,7 @@ const [folder, baseURL, model, scenario] = process.argv.slice(2);
 const { OpenAI } = createRequire(`${folder}/`)("openai");
 const client = new OpenAI({ baseURL, apiKey: process.env.TEST_KEY || "anything", maxRetries: 0 });
 const tool = { type: "function", function: { name: "get_weather", description: "Weather of a city",
-	parameters: { type: "object", properties: {
-	city: { type: "string", maxLength: 12 } }, required: ["city"] } } };
+	parameters: { type: "object", properties: { city: { type: "string", maxLength: 12 } }, required: ["city"] } } };
 const chat = { model, messages: [{ role: "user", content: "hello there" }], max_tokens: 24, seed: 1, temperature: 0,
 	...JSON.parse(process.env.TEST_EXTRA || "{}") };
 const calling = { ...chat, tools: [tool], tool_choice: "required", max_tokens: 200, seed: 3 };
