@@ -459,6 +459,8 @@ static void on_total(struct loop_timer *t)
 		loop_timer_set(c->env.loop, t, loop_now_ms(c->env.loop) + 10);
 		return;
 	}
+	if (c->phase == CALL_WAITING)
+		breaker_abandon(&c->agent->up->breaker);
 	err_set(&e, E_TIMEOUT, "timeout: the call took longer than %lld ms", (long long)c->r.total_ms);
 	finish_err(c, &e, 0);
 }

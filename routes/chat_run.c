@@ -118,7 +118,8 @@ void chat_on_hold(struct loop_timer *t)
 	struct chat *c = CONTAINER_OF(t, struct chat, hold);
 	struct err e = { 0 };
 
-	if (!c->q) {                            /* the runner did not let go in time */
+	/* The runner did not let go in time. A plain answer has no status to hold: it may still be on the pool. */
+	if (!c->q || !c->cc->chat.is_stream) {
 		call_cancel(TAKE(c->call));
 		chat_release(c);
 		return;
@@ -137,7 +138,8 @@ void chat_on_gone(struct req *q)
 	c->q = NULL;
 	sink_done(&c->sink);
 	call_cancel(TAKE(c->call));
-	count(c, true);
+	if (!c->is_on_pool)                     /* the pool may be writing usage: counted when it is through */
+		count(c, true);
 	if (c->is_waiting && inventory_wait_cancel(c->ctx->svc->inventory, &c->wait))
 		c->is_waiting = false;
 	chat_release(c);
@@ -266,6 +268,8 @@ static void write_done(struct loop_msg *m)
 	c->is_on_pool = false;
 	if (c->q)
 		send_plain(c, c->pool_rc, c->out_error, &c->pool_err);
+	else
+		count(c, true);
 	chat_release(c);
 }
 

@@ -10,9 +10,9 @@ static void on_quiet(struct loop_timer *t)
 	int64_t keep_ms = s->q->ctx->svc->cfg->keep_alive_ms, now = loop_now_ms(s->q->ctx->loop);
 	struct err e = { 0 };
 
-	if (now - s->last_mono_ms >= keep_ms && !s->out.n && !s->is_ended) {
-		s->last_mono_ms = now;
-		if (!buf_add_str(&s->out, ": keep-alive\n\n", &e))
+	if (now - s->last_mono_ms >= keep_ms) {
+		s->last_mono_ms = now;     /* also when the client is slow: a time in the past would fire without a pause */
+		if (!s->out.n && !s->is_ended && !buf_add_str(&s->out, ": keep-alive\n\n", &e))
 			reply_wake(s->q);
 	}
 	if (!s->is_ended)

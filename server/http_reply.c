@@ -104,37 +104,49 @@ static ssize_t stream_read(void *cls, uint64_t pos, char *dst, size_t cap)
 		hr->is_direct = hr->can_direct && hr->watch;
 		return 0;
 	}
+	/* The last frame is still to be written: the limit that a silent stream does without. */
+	http_set_limit(hr->conn, hr->conn->h->ctx->svc->cfg->http_write_ms);
 	return n == -1 ? MHD_CONTENT_READER_END_OF_STREAM : MHD_CONTENT_READER_END_WITH_ERROR;
 }
 
-/* A large answer goes out in blocks: one send of a megabyte would hold the loop for milliseconds. */
+struct large {
+	struct buf body;
+	struct http_req *hr;           /* borrowed: there as long as the answer is read, not when it is freed */
+};
+
+/*
+ * A large answer goes out in blocks: one send of a megabyte would hold the loop for milliseconds. A block is asked for
+ * when the one before has been taken: the client reads, and its limit begins anew.
+ */
 static ssize_t body_read(void *cls, uint64_t pos, char *dst, size_t cap)
 {
-	const struct buf *b = cls;
-	size_t n = b->n - pos < cap ? b->n - (size_t)pos : cap;
+	const struct large *l = cls;
+	size_t n = l->body.n - pos < cap ? l->body.n - (size_t)pos : cap;
 
-	memcpy(dst, b->p + pos, n);
+	memcpy(dst, l->body.p + pos, n);
+	http_set_limit(l->hr->conn, l->hr->conn->h->ctx->svc->cfg->http_write_ms);
 	return (ssize_t)n;
 }
 
 static void body_free(void *cls)
 {
-	struct buf *b = cls;
+	struct large *l = cls;
 
-	buf_done(b);
-	mem_free(b);
+	buf_done(&l->body);
+	mem_free(l);
 }
 
 static struct MHD_Response *large_response(struct http_req *hr)
 {
-	struct buf *b = NEW(struct buf);
+	struct large *l = NEW(struct large);
 
-	if (!b)
+	if (!l)
 		return NULL;
-	*b = hr->q.reply.body;
-	buf_init(&hr->q.reply.body, b->max);
-	hr->bytes_out = b->n;
-	return MHD_create_response_from_callback(b->n, HTTP_LARGE_BLOCK, body_read, b, body_free);
+	l->hr = hr;
+	l->body = hr->q.reply.body;
+	buf_init(&hr->q.reply.body, l->body.max);
+	hr->bytes_out = l->body.n;
+	return MHD_create_response_from_callback(l->body.n, HTTP_LARGE_BLOCK, body_read, l, body_free);
 }
 
 static struct MHD_Response *make_response(struct http_req *hr)
