@@ -5,7 +5,7 @@ import time
 
 from conftest import slow
 from node import is_sanitized, wait_until
-from upstream import chunk, endless
+from upstream import answer, chunk, endless
 from wire import Wire, chat_body, text_of
 
 PIECE = b"data: " + json.dumps(chunk({"content": "x" * 4000})).encode() + b"\n\n"
@@ -122,3 +122,36 @@ def test_a_pipelined_second_request_waits_its_turn(node, upstream):
         gate.open()
         assert list(events)[-1] == "[DONE]"
         assert w.answer()[0] == 200
+
+
+def cpu_seconds(node):
+    with open(f"/proc/{node.pid}/stat", encoding="ascii") as f:
+        fields = f.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_stuck_client_costs_no_processor_time(make_node, upstream):
+    """The keep-alive of a stream whose client does not read waits its time, too."""
+    node = make_node(upstream, keep_alive_ms=50, is_stall_checked=False)
+    upstream.script(endless(PIECE))
+    with Wire(node, slow(10), receive_buffer=4096) as w:
+        w.chat()
+        request = upstream.wait_chat(slow(10))
+        wait_stuck([request], slow(20))
+        begun, used = time.monotonic(), cpu_seconds(node)
+        wait_until(lambda: time.monotonic() - begun > 1, 5, "a second")
+        assert cpu_seconds(node) - used < 0.3
+
+
+def test_a_large_answer_may_take_longer_than_the_write_limit(make_node, upstream):
+    """http_write_ms is for a client that takes nothing, not for one that is slow."""
+    node = make_node(upstream, http_write_ms=1000, is_stall_checked=False)
+    upstream.script(answer(*["x" * 4000] * 3000))
+    with Wire(node, slow(10)) as w:
+        w.chat(stream=False)
+        assert w.head()[0] == 200
+        begun, size = time.monotonic(), 0
+        while data := w.piece():
+            size += len(data)
+            wait_until(lambda: (time.monotonic() - begun) * (4 << 20) > size, slow(10), "the pace of the reader")
+        assert size > 12000000 and time.monotonic() - begun > 2
