@@ -62,12 +62,22 @@ void http_close_stream(struct http_req *hr)
 	hr->stream->close(hr->stream_state);
 }
 
+/*
+ * libmicrohttpd 0.9.75 with epoll: a connection that a body callback or a reader ended by an error is closed, but taken
+ * off its ready list before it is cleaned up, and then only looked at as the oldest of its timeout list: socket and
+ * memory stay behind any older living connection. Connections with a timeout of their own are looked at in every run.
+ */
+static void end_connection(struct http *h, struct MHD_Connection *mhd)
+{
+	(void)MHD_set_connection_option(mhd, MHD_CONNECTION_OPTION_TIMEOUT, 1u);
+	h->is_due = true;
+}
+
 void http_on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls, enum MHD_RequestTerminationCode code)
 {
 	struct http *h = cls;
 	struct http_req *hr = *con_cls;
 
-	(void)mhd;
 	*con_cls = NULL;
 	if (!hr)
 		return;
@@ -88,6 +98,8 @@ void http_on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls, en
 	mem_free(hr->target);
 	hr->conn->req = NULL;
 	h->open_requests--;
+	if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK || hr->conn->is_shut)
+		end_connection(h, mhd);
 	http_set_limit(hr->conn, h->ctx->svc->cfg->http_idle_ms);
 	mem_free(hr);
 }
@@ -285,7 +297,8 @@ enum MHD_Result http_on_access(void *cls, struct MHD_Connection *mhd, const char
 	(void)cls;
 	(void)mhd;
 	(void)url;
-	if (!hr)
+	/* Also a request that is whole: its client has left, and nobody would tell a handler so a second time. */
+	if (!hr || hr->is_gone || hr->conn->is_shut)
 		return MHD_NO;
 	if (hr->phase == PHASE_TARGET)
 		return begin(hr, method, version);
@@ -298,7 +311,7 @@ enum MHD_Result http_on_access(void *cls, struct MHD_Connection *mhd, const char
 	switch (hr->phase) {
 	case PHASE_DISCARD:
 	case PHASE_READY:
-		return hr->is_gone ? MHD_NO : http_send(hr);
+		return http_send(hr);
 	case PHASE_BODY:
 		return run(hr);
 	case PHASE_TARGET:
@@ -307,5 +320,5 @@ enum MHD_Result http_on_access(void *cls, struct MHD_Connection *mhd, const char
 	case PHASE_SENT:
 		break;
 	}
-	return hr->is_gone || hr->conn->is_shut ? MHD_NO : MHD_YES;
+	return MHD_YES;
 }

@@ -4,6 +4,7 @@ The matrix: phase x stream or plain x how the client leaves. The runner's side o
 node closed the connection on which the model would have run.
 """
 import json
+import os
 import select
 import socket
 import time
@@ -12,7 +13,7 @@ import pytest
 from conftest import local_requests, slow
 from node import wait_until
 from upstream import chunk, endless, held, silent, stall, stream, words
-from wire import Wire, chat_body
+from wire import CHAT, Wire, chat_body
 
 ABORT_S = 0.1
 FILLER = chunk({"content": "x" * 2000})
@@ -206,3 +207,43 @@ def test_a_client_that_has_all_leaves_a_good_mark(make_node, upstream):
                 if e == "[DONE]":
                     break
         upstream.wait_chat().wait_answered(slow(5))
+
+
+def sockets_of(node):
+    """Sockets that the node holds open."""
+    count = 0
+    for fd in os.listdir(f"/proc/{node.process.pid}/fd"):
+        try:
+            count += os.readlink(f"/proc/{node.process.pid}/fd/{fd}").startswith("socket:")
+        except FileNotFoundError:
+            pass
+    return count
+
+
+@pytest.mark.parametrize("leave", ["mid-stream", "in the body"])
+def test_sockets_of_clients_that_left_are_closed_behind_an_older_connection(make_node, upstream, leave):
+    """libmicrohttpd looks only at the oldest of its connections for those that were closed by an error."""
+    node = make_node(upstream, max_local_requests=100)
+    upstream.default = stall(chunk({"content": "a"}))
+    old = [Wire(node, slow(10)) for _ in range(4)]            # some on every loop
+    for w in old:
+        w.ask("GET", "/healthz")
+        assert w.answer()[0] == 200
+    before = sockets_of(node)
+    wires = [Wire(node, slow(10)) for _ in range(40)]
+    for w in wires:
+        if leave == "mid-stream":
+            w.chat()
+        else:
+            w.send(f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n".encode() + b"x" * 2000)
+    if leave == "mid-stream":
+        for w in wires:
+            assert w.head()[0] == 200
+    wait_until(lambda: sockets_of(node) >= before + 40, slow(5), "all to be connected")
+    for w in wires:
+        w.close()
+    wait_until(lambda: sockets_of(node) <= before, slow(3), "their sockets to be closed")
+    for w in old:
+        w.ask("GET", "/healthz")
+        assert w.answer()[0] == 200
+        w.close()
