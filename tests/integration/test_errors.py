@@ -158,8 +158,11 @@ def test_endless_upload_is_cut(make_node, upstream):
 
 
 def test_budget_of_all_bodies(make_node, upstream):
-    """Three bodies of 0.45 of the budget do not fit, one does: a buffer may be twice as large as what it holds."""
-    node = make_node(upstream, body_budget_bytes=4 << 20, is_stall_checked=False)
+    """Three bodies of 0.45 of the budget do not fit, one does: a buffer may be twice as large as what it holds.
+
+    On one loop: on two, both holders may see the budget full at the same moment and both be refused.
+    """
+    node = make_node(upstream, body_budget_bytes=4 << 20, loops=1, is_stall_checked=False)
     text = "y" * int(0.45 * (4 << 20))
     holders = [Wire(node, slow(10)) for _ in range(2)]
     for w in holders:
