@@ -136,6 +136,15 @@ static void link_sock(struct httpc_sock *s, struct httpc_xfer *x)
 	x->socks = s;
 }
 
+/* curl 7.88 closes a socket that still connects before it says so; by then the number may be another thread's. */
+static void unwatch_connecting(struct httpc_xfer *x)
+{
+	for (struct httpc_sock *s = x->socks; s; s = s->next) {
+		loop_watch_del(x->c->loop, s->watch);
+		s->watch = 0;
+	}
+}
+
 /* Off all lists and off curl. An unfinished transfer's connection is closed here. */
 static void take_off(struct httpc_xfer *x, bool is_complete)
 {
@@ -148,6 +157,8 @@ static void take_off(struct httpc_xfer *x, bool is_complete)
 		httpc_list_del(&c->waiting, x);
 	} else {
 		httpc_list_del(x->where == HTTPC_DOOMED ? &c->doomed : &c->running, x);
+		if (x->phase == HTTPC_CONNECT)
+			unwatch_connecting(x);
 		curl_multi_remove_handle(c->multi, x->easy);
 		while (x->socks)
 			unlink_sock(x->socks);

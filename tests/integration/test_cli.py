@@ -273,7 +273,7 @@ def test_keys_live(node):
     assert json.loads(node.cli("access", "status").stdout) == {"is_keyed": True}
     assert node.cli("access", "open").returncode == 0
     assert models_status(node) == 200
-    assert made["key"] not in node.log()
+    assert made["key"] not in node.whole_log()
 
 
 def test_revocation_is_in_force_on_every_loop_when_the_command_returns():

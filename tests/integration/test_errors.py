@@ -326,13 +326,13 @@ def test_broken_config_is_refused_with_its_name(text, word):
 
 def test_a_value_above_its_range_is_lowered_with_a_warning(make_node, upstream):
     node = make_node(upstream, keep_alive_ms=99999999999)
-    assert "keep_alive_ms" in node.log() and "600000" in node.log()
+    assert "keep_alive_ms" in node.whole_log() and "600000" in node.whole_log()
 
 
 def test_a_bad_entry_of_upstreams_is_left_out_and_named(make_node, upstream):
     node = make_node(upstream, {"name": "bad", "base_url": "ftp://x"}, {"name": upstream.name, "base_url": "http://127.0.0.1:1"}, {})
     check_serves(node)
-    assert "bad" in node.log() and "upstreams[1]" in node.log() and "upstreams[3]" in node.log()
+    assert "bad" in node.whole_log() and "upstreams[1]" in node.whole_log() and "upstreams[3]" in node.whole_log()
 
 
 def test_unknown_keys_of_config_are_kept(make_node, upstream):
@@ -353,4 +353,4 @@ def test_runner_that_is_this_node_itself(make_node, upstream):
         port = s.getsockname()[1]
     node = make_node(upstream, {"name": "me", "base_url": f"http://127.0.0.1:{port}/v1"}, env={"MSWARM_SELF_HOSTED_LISTEN_PORT": str(port)})
     check_serves(node)
-    assert "that is this node itself" in node.log()
+    wait_until(lambda: "that is this node itself" in node.log(), slow(5), "the word about it")

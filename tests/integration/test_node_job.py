@@ -196,7 +196,7 @@ def test_docdex_key_came_along(direct):
     key = "owner-key-1234"
     status, head, data = post(direct, job(docdex=DOCDEX), headers={"x-attached-mswarm-api-key": key, "x-mswarm-attached-api-key": " "})
     assert json.loads(data)["error"] == {"code": "policy_denied", "message": NO_TOOLS}
-    assert key.encode() not in data and key not in direct.log()
+    assert key.encode() not in data and key not in direct.whole_log()
 
 
 def test_other_sources_are_not_for_jobs(make_node, upstream):

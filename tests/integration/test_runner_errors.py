@@ -114,7 +114,7 @@ def test_a_runners_text_is_redacted_and_cut(make_node, upstream, tmp_path):
         assert own not in error["message"] and other not in error["message"] and "[redacted]" in error["message"]
         assert len(error["message"]) <= 2100
     assert upstream.wait_chat().headers["authorization"] == f"Bearer {own}"
-    assert own not in node.log() and other not in node.log()
+    assert own not in node.whole_log() and other not in node.whole_log()
 
 
 # ---- broken runners: in mid-stream ----

@@ -196,6 +196,13 @@ class Node:
         """Standard error since the last start."""
         return self._text("stderr", self._err_from)
 
+    def whole_log(self):
+        """log() with every line of what has happened so far: they are written in order, a moment later. Node running, access log on."""
+        mark = self.request("GET", "/healthz")[1]
+        mark = {k.lower(): v for k, v in dict(mark).items()}["x-request-id"]
+        wait_until(lambda: f"req={mark} " in self.log(), 10, "the log to be written so far")
+        return self.log()
+
     def show(self):
         print(f"---- node output ----\n{self.out()}---- node log ----\n{self.log()}----", file=sys.stderr)
 
