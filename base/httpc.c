@@ -4,7 +4,8 @@
  *
  * curl forbids most of its functions inside its callbacks, and it calls back from inside curl_easy_pause. So starts
  * and resumes wait for the kick timer (which fires later in the same turn), a cancel from inside a callback dooms the
- * transfer until curl has returned, and on_done is told from outside of curl only.
+ * transfer until curl has returned, and on_done is told from outside of curl only. The same holds while
+ * httpc_direct.c gives a stream's bytes.
  */
 #include "base/httpc_priv.h"
 
@@ -13,15 +14,6 @@
 #include <sys/epoll.h>
 
 #define RESUMES_A_KICK	64
-
-struct httpc_sock {              /* a socket that curl wants watched */
-	struct httpc *c;
-	struct httpc_xfer *x;    /* whose it is now; NULL between two */
-	struct httpc_sock *next; /* of the same transfer */
-	int fd;
-	int what;                /* CURL_POLL_ */
-	loop_watch_id watch;
-};
 
 void httpc_list_add(struct httpc_list *l, struct httpc_xfer *x)
 {
@@ -47,7 +39,7 @@ void httpc_list_del(struct httpc_list *l, struct httpc_xfer *x)
 	x->next = x->prev = NULL;
 }
 
-static void kick(struct httpc *c)
+void httpc_kick(struct httpc *c)
 {
 	loop_timer_set(c->loop, &c->kick, loop_now_ms(c->loop));
 }
@@ -61,7 +53,7 @@ void httpc_lookup_ended(struct httpc_xfer *x)
 	x->is_resolving = false;
 	x->c->lookups--;
 	if (x->c->waiting.first)
-		kick(x->c);
+		httpc_kick(x->c);
 }
 
 /* Nobody waits for it any more, but its thread goes on for some time: it becomes a ghost. */
@@ -114,7 +106,7 @@ static void drop_resume(struct httpc_xfer *x)
 	x->is_to_resume = false;
 }
 
-static void unlink_sock(struct httpc_sock *s)
+void httpc_sock_unlink(struct httpc_sock *s)
 {
 	struct httpc_sock **at;
 
@@ -126,11 +118,11 @@ static void unlink_sock(struct httpc_sock *s)
 	s->x = NULL;
 }
 
-static void link_sock(struct httpc_sock *s, struct httpc_xfer *x)
+static void sock_link(struct httpc_sock *s, struct httpc_xfer *x)
 {
 	if (s->x == x)
 		return;
-	unlink_sock(s);
+	httpc_sock_unlink(s);
 	s->x = x;
 	s->next = x->socks;
 	x->socks = s;
@@ -145,6 +137,16 @@ static void unwatch_connecting(struct httpc_xfer *x)
 	}
 }
 
+static void off_curl(struct httpc_xfer *x)
+{
+	if (x->phase == HTTPC_CONNECT)
+		unwatch_connecting(x);
+	curl_multi_remove_handle(x->c->multi, x->handle->easy);
+	while (x->socks)
+		httpc_sock_unlink(x->socks);
+	abandon_lookup(x);
+}
+
 /* Off all lists and off curl. An unfinished transfer's connection is closed here. */
 static void take_off(struct httpc_xfer *x, bool is_complete)
 {
@@ -153,63 +155,87 @@ static void take_off(struct httpc_xfer *x, bool is_complete)
 	must(!c->is_in_curl);
 	loop_timer_cancel(c->loop, &x->limit);
 	drop_resume(x);
+	httpc_direct_unmark(x);
 	if (x->where == HTTPC_WAITING) {
 		httpc_list_del(&c->waiting, x);
 	} else {
 		httpc_list_del(x->where == HTTPC_DOOMED ? &c->doomed : &c->running, x);
-		if (x->phase == HTTPC_CONNECT)
-			unwatch_connecting(x);
-		curl_multi_remove_handle(c->multi, x->easy);
-		while (x->socks)
-			unlink_sock(x->socks);
-		abandon_lookup(x);
+		if (x->handle)
+			off_curl(x);
+		else
+			is_complete = httpc_direct_end(x, is_complete);
 		httpc_origin_end(x, is_complete);
 	}
 	x->where = HTTPC_ENDING;
 	c->active--;
 }
 
-static void recycle(struct httpc_xfer *x)
-{
-	struct httpc *c = x->c;
-
-	httpc_xfer_clear(x);
-	if (c->idle_count >= HTTPC_IDLE_MAX) {
-		httpc_xfer_free(x);
-		return;
-	}
-	x->where = HTTPC_IDLE;
-	httpc_list_add(&c->idle, x);
-	c->idle_count++;
-}
-
 void httpc_finish(struct httpc_xfer *x, enum errc rc)
 {
 	take_off(x, rc == E_OK);
 	x->ops->on_done(x->ctx, rc, x->phase, &x->e);
-	recycle(x);
+	httpc_xfer_free(x);
 }
 
-/* After every curl function that may have called back: take off the doomed, tell the finished. */
-static void after_curl(struct httpc *c)
+void httpc_end_doomed(struct httpc *c)
 {
 	struct httpc_xfer *x;
-	CURLMsg *m;
-	int left;
 
 	while ((x = c->doomed.first)) {
 		take_off(x, false);
-		recycle(x);
+		httpc_xfer_free(x);
 	}
+}
+
+static struct httpc_xfer *xfer_of(CURL *easy)
+{
+	char *private = NULL;
+
+	curl_easy_getinfo(easy, CURLINFO_PRIVATE, &private);
+	return ((struct httpc_handle *)(void *)private)->x;
+}
+
+/* The peer closed a parked connection just when it was used again: nothing came of it, another one is tried. curl does
+ * so by itself for connections of its own. */
+static bool start_again(struct httpc_xfer *x, CURLcode code)
+{
+	struct httpc *c = x->c;
+
+	if (!x->is_on_parked || x->head_bytes || x->e.code ||
+	    (code != CURLE_GOT_NOTHING && code != CURLE_SEND_ERROR && code != CURLE_RECV_ERROR))
+		return false;
+	off_curl(x);
+	httpc_origin_end(x, false);
+	httpc_list_del(&c->running, x);
+	httpc_list_add(&c->waiting, x);
+	x->where = HTTPC_WAITING;
+	x->phase = HTTPC_CONNECT;
+	x->is_on_parked = false;
+	x->is_without_parked = true;
+	httpc_xfer_arm(x);
+	httpc_kick(c);
+	return true;
+}
+
+/* After every curl function that may have called back: take off the doomed, tell the finished, take the streams. */
+static void after_curl(struct httpc *c)
+{
+	CURLMsg *m;
+	int left;
+
+	httpc_end_doomed(c);
 	while ((m = curl_multi_info_read(c->multi, &left))) {
 		CURLcode code = m->data.result;
-		char *private = NULL;
+		struct httpc_xfer *x = xfer_of(m->easy_handle);
 
-		curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &private);
-		x = (struct httpc_xfer *)(void *)private;
 		httpc_lookup_ended(x);
-		httpc_finish(x, httpc_xfer_judge(x, code));
+		if (x->is_to_take)
+			httpc_direct_take(x, true, code);
+		else if (!start_again(x, code))
+			httpc_finish(x, httpc_xfer_judge(x, code));
 	}
+	while (c->take_first)
+		httpc_direct_take(c->take_first, false, CURLE_OK);
 }
 
 static void drive(struct httpc *c, curl_socket_t fd, int mask)
@@ -233,6 +259,14 @@ static void on_ready(void *arg, uint32_t events)
 	struct httpc_sock *s = arg;
 	int mask = 0;
 
+	if (s->use == SOCK_DIRECT) {
+		httpc_direct_ready(s->x);
+		return;
+	}
+	if (s->use == SOCK_PARKED) {
+		httpc_parked_drop(s);
+		return;
+	}
 	/* An error or hang-up is left to recv or send, which say what it was. */
 	if ((events & EPOLLIN) || ((events & (EPOLLERR | EPOLLHUP)) && (s->what & CURL_POLL_IN)))
 		mask |= CURL_CSELECT_IN;
@@ -258,30 +292,43 @@ static int ask_timer(CURLM *multi, long timeout_ms, void *arg)
 	return 0;
 }
 
+static enum errc sock_watch(struct httpc *c, int fd, uint32_t epoll_events, struct httpc_sock **ret, struct err *e)
+{
+	struct httpc_sock *s = NEW(struct httpc_sock);
+	enum errc rc;
+
+	if (!s)
+		return err_set(e, E_NO_MEMORY, "http: no memory for a socket");
+	s->c = c;
+	s->fd = fd;
+	rc = loop_watch_add(c->loop, fd, epoll_events, on_ready, s, &s->watch, e);
+	if (rc)
+		mem_free(s);
+	else
+		*ret = s;
+	return rc;
+}
+
 static enum errc watch_socket(struct httpc_xfer *x, struct httpc_sock *s, curl_socket_t fd, int what, struct err *e)
 {
 	struct httpc *c = x->c;
 	uint32_t events = ((what & CURL_POLL_IN) ? EPOLLIN : 0u) | ((what & CURL_POLL_OUT) ? EPOLLOUT : 0u);
-	enum errc rc;
+	enum errc rc = E_OK;
 
 	if (s) {
-		s->what = what;
-		link_sock(s, x);
-		return loop_watch_mod(c->loop, s->watch, events, e);
+		rc = loop_watch_mod(c->loop, s->watch, events, e);
+	} else {
+		rc = sock_watch(c, fd, events, &s, e);
+		if (rc)
+			return rc;
+		if (curl_multi_assign(c->multi, fd, s)) {
+			loop_watch_del(c->loop, s->watch);
+			mem_free(s);
+			return err_set(e, E_INTERNAL, "http: socket unknown to curl");
+		}
 	}
-	s = NEW(struct httpc_sock);
-	if (!s)
-		return err_set(e, E_NO_MEMORY, "http: no memory for a socket");
-	*s = (struct httpc_sock){ .c = c, .fd = fd, .what = what };
-	rc = loop_watch_add(c->loop, fd, events, on_ready, s, &s->watch, e);
-	if (rc == E_OK && curl_multi_assign(c->multi, fd, s)) {
-		loop_watch_del(c->loop, s->watch);
-		rc = err_set(e, E_INTERNAL, "http: socket unknown to curl");
-	}
-	if (rc)
-		mem_free(s);
-	else
-		link_sock(s, x);
+	s->what = what;
+	sock_link(s, x);
 	return rc;
 }
 
@@ -290,19 +337,19 @@ static int ask_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *s
 	struct httpc *c = arg;
 	struct httpc_sock *s = sock;
 	struct httpc_xfer *x;
-	char *private = NULL;
 	struct err e;
 
 	if (what == CURL_POLL_REMOVE) {
+		if (s && fd == c->taking)
+			return 0;            /* it stays watched, on our behalf: httpc_direct_take() */
 		if (s) {
 			loop_watch_del(c->loop, s->watch);
-			unlink_sock(s);
+			httpc_sock_unlink(s);
 		}
 		mem_free(s);
 		return 0;
 	}
-	curl_easy_getinfo(easy, CURLINFO_PRIVATE, &private);
-	x = (struct httpc_xfer *)(void *)private;
+	x = xfer_of(easy);
 	if (!x || watch_socket(x, s, fd, what, &e) == E_OK)
 		return 0;
 	/* Answering -1 would end every transfer of this client: end this one, from its limit timer. */
@@ -325,7 +372,7 @@ static bool start_one(struct httpc_xfer *x)
 	x->where = HTTPC_RUNNING;
 	x->is_resolving = x->is_name;
 	c->lookups += x->is_name;
-	if (!curl_multi_add_handle(c->multi, x->easy))
+	if (!curl_multi_add_handle(c->multi, x->handle->easy))
 		return true;
 	httpc_lookup_ended(x);
 	httpc_finish(x, err_set(&x->e, E_NO_MEMORY, "http: no memory for a request"));
@@ -348,13 +395,13 @@ static void run_starts(struct httpc *c)
 		} else if (start_one(x)) {
 			n++;
 		} else {
-			kick(c);
+			httpc_kick(c);
 			return;
 		}
 		x = next;
 	}
 	if (x)
-		kick(c);
+		httpc_kick(c);
 	else if (is_blocked && ghost_at != INT64_MAX && !c->kick.heap_pos)
 		loop_timer_set(c->loop, &c->kick, ghost_at);
 }
@@ -368,9 +415,13 @@ static void resume_one(struct httpc_xfer *x)
 		return;
 	x->is_paused = false;
 	x->last_ms = loop_now_ms(c->loop);
+	if (!x->handle) {
+		httpc_direct_resume(x);
+		return;
+	}
 	httpc_memory_begin();
 	c->is_in_curl = true;
-	code = curl_easy_pause(x->easy, CURLPAUSE_CONT); /* gives the bytes that were held back */
+	code = curl_easy_pause(x->handle->easy, CURLPAUSE_CONT); /* gives the bytes that were held back */
 	c->is_in_curl = false;
 	if (!code && httpc_had_no_memory() && !x->socks && !x->is_paused)
 		code = CURLE_OUT_OF_MEMORY; /* curl does not tell: see httpc_end_unwatched() */
@@ -389,7 +440,7 @@ static void run_resumes(struct httpc *c)
 		resume_one(x);
 	}
 	if (c->resume_first)
-		kick(c);
+		httpc_kick(c);
 }
 
 static void on_kick(struct loop_timer *t)
@@ -404,27 +455,21 @@ static void on_kick(struct loop_timer *t)
 
 enum errc httpc_start(struct httpc *c, const struct httpc_req *r, struct httpc_xfer **ret, struct err *e)
 {
-	struct httpc_xfer *x = c->idle.last; /* the warmest */
-	enum errc rc;
+	struct httpc_xfer *x;
+	enum errc rc = httpc_xfer_new(c, &x, e);
 
-	if (x) {
-		httpc_list_del(&c->idle, x);
-		c->idle_count--;
-	} else {
-		rc = httpc_xfer_new(c, &x, e);
-		if (rc)
-			return rc;
-	}
+	if (rc)
+		return rc;
 	rc = httpc_xfer_set(x, r, e);
 	if (rc) {
-		recycle(x);
+		httpc_xfer_free(x);
 		return rc;
 	}
 	x->where = HTTPC_WAITING;
 	httpc_list_add(&c->waiting, x);
 	c->active++;
 	httpc_xfer_arm(x);
-	kick(c);
+	httpc_kick(c);
 	*ret = x;
 	return E_OK;
 }
@@ -433,7 +478,6 @@ void httpc_cancel(struct httpc_xfer *x)
 {
 	struct httpc *c = x->c;
 
-	must(x->where != HTTPC_IDLE);
 	if (x->where == HTTPC_DOOMED || x->where == HTTPC_ENDING)
 		return;
 	if (c->is_in_curl && x->where == HTTPC_RUNNING) {
@@ -449,7 +493,7 @@ void httpc_cancel(struct httpc_xfer *x)
 	} else {
 		take_off(x, false);
 	}
-	recycle(x);
+	httpc_xfer_free(x);
 }
 
 void httpc_resume(struct httpc_xfer *x)
@@ -465,7 +509,7 @@ void httpc_resume(struct httpc_xfer *x)
 	else
 		c->resume_first = x;
 	c->resume_last = x;
-	kick(c);
+	httpc_kick(c);
 }
 
 size_t httpc_active(const struct httpc *c)
@@ -476,11 +520,11 @@ size_t httpc_active(const struct httpc *c)
 static void drop_idle(struct httpc *c, size_t keep)
 {
 	while (c->idle_count > keep) {
-		struct httpc_xfer *x = c->idle.first; /* the coldest */
+		struct httpc_handle *h = c->idle;
 
-		httpc_list_del(&c->idle, x);
+		c->idle = h->next;
 		c->idle_count--;
-		httpc_xfer_free(x);
+		httpc_handle_free(h);
 	}
 }
 
@@ -524,7 +568,9 @@ enum errc httpc_new(struct loop *l, const struct httpc_opts *o, struct httpc **r
 	c->ca_file = mem_strdup(o->ca_file ? o->ca_file : default_ca_file());
 	c->user_agent = mem_strdup(o->user_agent ? o->user_agent : "mswarm/" MSWARM_VERSION);
 	c->multi = curl_multi_init();
-	if (!c->ca_file || !c->user_agent || !c->multi || set_multi(c)) {
+	c->block = mem_alloc(HTTPC_BLOCK);
+	httpc_parked_init(c);
+	if (!c->ca_file || !c->user_agent || !c->multi || !c->block || set_multi(c)) {
 		httpc_free(c);
 		return err_set(e, E_NO_MEMORY, "http: no memory for a client");
 	}
@@ -542,11 +588,13 @@ void httpc_free(struct httpc *c)
 	while (c->running.first)
 		httpc_cancel(c->running.first);
 	drop_idle(c, 0);
+	httpc_parked_drop_all(c);
 	curl_multi_cleanup(c->multi);
 	loop_timer_cancel(c->loop, &c->kick);
 	loop_timer_cancel(c->loop, &c->curl_timer);
 	httpc_free_burnt(c);
 	mem_free(c->ca_file);
 	mem_free(c->user_agent);
+	mem_free(c->block);
 	mem_free(c);
 }

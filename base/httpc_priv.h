@@ -1,17 +1,21 @@
 /*
  * Shared by httpc*.c only: a client and a transfer on the inside. Everything belongs to the loop's thread.
  *
- *   httpc.c       the client: curl's multi handle on the loop, queue of starts, resumes, cancels, the end of transfers
- *   httpc_xfer.c  one transfer: curl's options, callbacks, time limits, what an error is called
- *   httpc_mem.c   curl's memory, and what to do when there is none
- *   httpc_url.c   URLs by our own strict rules; idle connections a host
+ *   httpc.c        the client: curl's multi handle on the loop, queue of starts, resumes, cancels, the end of transfers
+ *   httpc_xfer.c   one transfer: curl's options, callbacks, time limits, what an error is called
+ *   httpc_direct.c streams past curl once their head is here; connections that wait for the next one
+ *   httpc_mem.c    curl's memory, and what to do when there is none
+ *   httpc_url.c    URLs by our own strict rules; idle connections a host
  */
 #ifndef MSWARM_BASE_HTTPC_PRIV_H
 #define MSWARM_BASE_HTTPC_PRIV_H
 
+#include "base/buf.h"
+#include "base/dechunk.h"
 #include "base/httpc.h"
 
 #include <curl/curl.h>
+#include <netinet/in.h>
 
 #define HTTPC_IDLE_KEPT		64       /* idle handles that httpc_trim leaves */
 #define HTTPC_IDLE_MAX		1024     /* idle handles between two trims */
@@ -23,16 +27,47 @@
 #define HTTPC_CONNS_MAX		1024     /* connections kept, all hosts */
 #define HTTPC_OPENED_MAX	4        /* more are opened only for names with many addresses that refuse */
 #define HTTPC_BURNT_MAX		64
+#define HTTPC_BLOCK		(16 * 1024) /* read of a stream at a time */
+#define HTTPC_HELD_MAX		(512 * 1024) /* of a stream, by curl in one go or while paused: its buffer a hundred times */
+#define HTTPC_PARKED_MAX	32       /* connections of ended streams, kept for the next */
+#define HTTPC_PARKED_MS		60000
 
 enum httpc_where {
-	HTTPC_IDLE,                  /* in the pool of handles */
 	HTTPC_WAITING,               /* started, not yet given to curl */
 	HTTPC_RUNNING,
 	HTTPC_DOOMED,                /* cancelled from inside a curl callback: taken off as soon as that returns */
 	HTTPC_ENDING,                /* on_done is running */
 };
 
-struct httpc_sock;
+union httpc_address {
+	struct sockaddr any;
+	struct sockaddr_in v4;
+	struct sockaddr_in6 v6;
+};
+
+enum httpc_sock_use {
+	SOCK_CURL,                   /* watched on curl's behalf */
+	SOCK_DIRECT,                 /* a stream past curl; ours to close */
+	SOCK_PARKED,                 /* nobody's now; ours to close */
+};
+
+struct httpc_sock {
+	struct httpc *c;
+	struct httpc_xfer *x;        /* whose it is now; NULL between two, and parked */
+	struct httpc_sock *next;     /* of the same transfer, or in the client's list of parked ones */
+	int fd;
+	int what;                    /* CURL_POLL_ */
+	loop_watch_id watch;
+	enum httpc_sock_use use;
+	union httpc_address peer;    /* parked */
+	int64_t parked_ms;
+};
+
+struct httpc_handle {                /* one of curl's easy handles: idle in the client's pool, or working for a transfer */
+	CURL *easy;
+	struct httpc_xfer *x;        /* NULL: idle */
+	struct httpc_handle *next;   /* in the pool */
+};
 
 struct httpc_list {                  /* doubly linked, by the member "link" of transfers */
 	struct httpc_xfer *first, *last;
@@ -45,9 +80,9 @@ struct httpc_origin {                /* idle connections of one host, when they 
 
 struct httpc_xfer {
 	struct httpc *c;
-	CURL *easy;
+	struct httpc_handle *handle;                 /* NULL once a stream goes past curl */
 	struct httpc_xfer *next, *prev;              /* in one of the client's lists, by where */
-	struct httpc_xfer *next_resume;
+	struct httpc_xfer *next_resume, *next_take;
 	struct httpc_sock *socks;                    /* watched for it now */
 	int opened[HTTPC_OPENED_MAX];                /* the last sockets opened for it; maybe closed since */
 	unsigned opened_count;
@@ -68,6 +103,17 @@ struct httpc_xfer {
 	struct err e;                                /* e.code: why we ended it ourselves; E_OK otherwise */
 	bool is_name, is_resolving;                  /* needs a look-up; holds one of the 8 places */
 	bool is_head_done, is_paused, is_to_resume, is_fresh, has_claim;
+	/* httpc_direct.c */
+	bool is_stream;                              /* asked for, and possible */
+	bool is_chunked, is_last;                    /* as the head says; is_last: the peer closes after this answer */
+	bool is_to_take;                             /* in the client's list */
+	bool is_clean;                               /* ended with nothing behind its end */
+	bool is_on_parked, is_without_parked;        /* the connection was parked before; must not be */
+	int parked_fd;
+	struct httpc_sock *direct;                   /* NULL when all of the answer is in held */
+	struct dechunk chunks;
+	struct buf held;                             /* coded bytes not yet given */
+	CURLcode end_code;                           /* curl's verdict when it saw the end itself */
 };
 
 struct httpc {
@@ -77,13 +123,20 @@ struct httpc {
 	size_t max_idle_per_host;
 	struct loop_timer curl_timer;                /* what curl asked for */
 	struct loop_timer kick;                      /* starts and resumes */
-	struct httpc_list waiting, running, doomed, idle;
-	struct httpc_xfer *resume_first, *resume_last;
+	struct httpc_list waiting, running, doomed;
+	struct httpc_handle *idle;
+	struct httpc_xfer *resume_first, *resume_last, *take_first;
+	struct httpc_sock *parked;                   /* the warmest first */
+	struct loop_timer parked_timer;
+	unsigned parked_count;
+	int taking;                                  /* the socket that curl is being rid of; -1 none */
+	bool is_taken;                               /* it let go */
+	char *block;                                 /* HTTPC_BLOCK */
 	size_t active, idle_count, lookups;
 	int64_t ghosts[HTTPC_LOOKUPS_MAX];           /* until when an abandoned look-up counts; 0 = free */
 	int burnt[HTTPC_BURNT_MAX];                  /* descriptors kept from use: see httpc_end_unwatched() */
 	size_t burnt_count;
-	bool is_in_curl;                             /* a curl function that may call back is on the stack */
+	bool is_in_curl;                             /* something that calls transfers back is on the stack */
 	struct httpc_origin origins[HTTPC_ORIGINS_MAX];
 	size_t origin_count;
 };
@@ -93,6 +146,22 @@ void httpc_list_add(struct httpc_list *l, struct httpc_xfer *x);
 void httpc_list_del(struct httpc_list *l, struct httpc_xfer *x);
 void httpc_finish(struct httpc_xfer *x, enum errc rc);      /* take off, tell, recycle; not from inside curl */
 void httpc_lookup_ended(struct httpc_xfer *x);              /* its place may go to another */
+void httpc_end_doomed(struct httpc *c);
+void httpc_kick(struct httpc *c);
+void httpc_sock_unlink(struct httpc_sock *s);
+
+/* httpc_direct.c */
+void httpc_direct_mark(struct httpc_xfer *x);               /* head is here: to be taken when curl has returned */
+bool httpc_direct_hold(struct httpc_xfer *x, struct slice bytes); /* false: refused, x->e says why */
+void httpc_direct_unmark(struct httpc_xfer *x);
+void httpc_direct_take(struct httpc_xfer *x, bool is_ended, CURLcode code); /* may end x */
+void httpc_direct_ready(struct httpc_xfer *x);              /* its socket can be read; may end x */
+void httpc_direct_resume(struct httpc_xfer *x);             /* may end x */
+bool httpc_direct_end(struct httpc_xfer *x, bool is_complete); /* park or close its socket; true: parked */
+int httpc_parked_get(struct httpc *c, const struct sockaddr *peer); /* -1 none */
+void httpc_parked_drop(struct httpc_sock *s);
+void httpc_parked_drop_all(struct httpc *c);
+void httpc_parked_init(struct httpc *c);
 
 /* httpc_mem.c */
 void httpc_memory_begin(void);                              /* a call of curl begins */
@@ -104,7 +173,8 @@ void httpc_free_burnt(struct httpc *c);
 MUST_CHECK enum errc httpc_xfer_new(struct httpc *c, struct httpc_xfer **ret, struct err *e);
 void httpc_xfer_free(struct httpc_xfer *x);
 MUST_CHECK enum errc httpc_xfer_set(struct httpc_xfer *x, const struct httpc_req *r, struct err *e);
-void httpc_xfer_clear(struct httpc_xfer *x);                /* what belongs to one request */
+void httpc_xfer_unhand(struct httpc_xfer *x);               /* its handle goes back to the pool */
+void httpc_handle_free(struct httpc_handle *h);
 void httpc_xfer_arm(struct httpc_xfer *x);                  /* arm the first limit */
 enum errc httpc_xfer_judge(struct httpc_xfer *x, CURLcode code); /* fills x->e */
 

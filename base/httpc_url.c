@@ -163,7 +163,7 @@ void httpc_origin_begin(struct httpc_xfer *x, bool is_reused)
 		o->claimed += may_keep;
 		x->has_claim = may_keep;
 	}
-	curl_easy_setopt(x->easy, CURLOPT_FORBID_REUSE, may_keep ? 0L : 1L);
+	curl_easy_setopt(x->handle->easy, CURLOPT_FORBID_REUSE, may_keep ? 0L : 1L);
 }
 
 void httpc_origin_end(struct httpc_xfer *x, bool is_kept)

@@ -12,20 +12,29 @@
 #include <errno.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #define HEADERS_MAX	64
 #define BACKSTOP_MS	(24L * 3600 * 1000) /* curl's own connect limit would be 300 s; ours are on the loop */
 
 /* ---- callbacks of curl; whoever is doomed hears nothing any more ---- */
 
+/* Callbacks get the handle, which outlives the transfer that it works for. */
+static struct httpc_xfer *xfer_of(void *arg)
+{
+	return ((struct httpc_handle *)arg)->x;
+}
+
 static size_t on_body(char *p, size_t size, size_t count, void *arg)
 {
-	struct httpc_xfer *x = arg;
+	struct httpc_xfer *x = xfer_of(arg);
 	size_t n = size * count;
 
 	if (x->where == HTTPC_DOOMED || x->e.code)
 		return CURL_WRITEFUNC_ERROR;
 	x->last_ms = loop_now_ms(x->c->loop);
+	if (x->is_to_take)
+		return httpc_direct_hold(x, slice_of(p, n)) ? n : CURL_WRITEFUNC_ERROR;
 	if (x->max_body && n > x->max_body - x->received) {
 		err_set(&x->e, E_TOO_LARGE, "answer: more than %llu bytes", (unsigned long long)x->max_body);
 		return CURL_WRITEFUNC_ERROR;
@@ -55,20 +64,36 @@ static void end_head(struct httpc_xfer *x)
 		.retry_after = slice_str(x->retry_after), .content_length = -1 };
 	curl_off_t length = -1;
 
-	if (x->content_length >= 0 && curl_easy_getinfo(x->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length) == CURLE_OK)
+	if (x->content_length >= 0 && curl_easy_getinfo(x->handle->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length) == CURLE_OK)
 		h.content_length = length;
 	x->is_head_done = true;
 	x->phase = HTTPC_BODY;
 	x->last_ms = loop_now_ms(x->c->loop);
 	if (x->idle_ms && (!x->limit.heap_pos || x->limit.at_mono_ms > x->last_ms + x->idle_ms))
 		loop_timer_set(x->c->loop, &x->limit, x->last_ms + x->idle_ms);
+	if (x->is_stream && x->is_chunked && x->status != 204 && x->status != 304)
+		httpc_direct_mark(x);
 	if (x->ops->on_head)
 		x->ops->on_head(x->ctx, &h);
 }
 
+/* A line of the head that is not its first or last. */
+static void note_header(struct httpc_xfer *x, struct slice line)
+{
+	if (slice_starts_with_nocase(line, SLICE("transfer-encoding:"))) {
+		x->content_length = -1;
+		x->is_chunked = true;
+	} else if (slice_starts_with_nocase(line, SLICE("connection:"))) {
+		x->is_last |= slice_eq_nocase(slice_trim(slice_from(line, 11)), SLICE("close"));
+	} else {
+		keep_value(line, SLICE("content-type:"), x->content_type, sizeof(x->content_type));
+		keep_value(line, SLICE("retry-after:"), x->retry_after, sizeof(x->retry_after));
+	}
+}
+
 static size_t on_header(char *p, size_t size, size_t count, void *arg)
 {
-	struct httpc_xfer *x = arg;
+	struct httpc_xfer *x = xfer_of(arg);
 	size_t n = size * count;
 	struct slice line = slice_trim(slice_of(p, n));
 	long status = 0;
@@ -86,13 +111,12 @@ static size_t on_header(char *p, size_t size, size_t count, void *arg)
 		/* a new head: the one before was a 1xx */
 		x->content_type[0] = x->retry_after[0] = '\0';
 		x->content_length = 0;
-	} else if (slice_starts_with_nocase(line, SLICE("transfer-encoding:"))) {
-		x->content_length = -1;
+		x->is_chunked = false;
+		x->is_last = slice_starts_with_nocase(line, SLICE("http/1.0"));
 	} else if (!slice_is_empty(line)) {
-		keep_value(line, SLICE("content-type:"), x->content_type, sizeof(x->content_type));
-		keep_value(line, SLICE("retry-after:"), x->retry_after, sizeof(x->retry_after));
+		note_header(x, line);
 	} else {
-		curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &status);
+		curl_easy_getinfo(x->handle->easy, CURLINFO_RESPONSE_CODE, &status);
 		x->status = (int)status;
 		if (status / 100 != 1)
 			end_head(x);
@@ -103,7 +127,7 @@ static size_t on_header(char *p, size_t size, size_t count, void *arg)
 /* Connected, TLS included; the request goes out next. Comes again when curl retries on a new connection. */
 static int on_connected(void *arg, char *peer_ip, char *own_ip, int peer_port, int own_port)
 {
-	struct httpc_xfer *x = arg;
+	struct httpc_xfer *x = xfer_of(arg);
 	long new_connects = 0;
 
 	(void)peer_ip;
@@ -114,23 +138,46 @@ static int on_connected(void *arg, char *peer_ip, char *own_ip, int peer_port, i
 		return CURL_PREREQFUNC_ABORT;
 	httpc_lookup_ended(x);
 	x->phase = HTTPC_FIRST_BYTE;
-	curl_easy_getinfo(x->easy, CURLINFO_NUM_CONNECTS, &new_connects);
-	httpc_origin_begin(x, new_connects == 0);
+	curl_easy_getinfo(x->handle->easy, CURLINFO_NUM_CONNECTS, &new_connects);
+	httpc_origin_begin(x, new_connects == 0 || x->is_on_parked);
 	return CURL_PREREQFUNC_OK;
 }
 
-/* Our own socket() for O_CLOEXEC, and as the sign that the name is known. */
+/* A parked connection, or our own socket() for O_CLOEXEC; and the sign that the name is known. */
 static curl_socket_t on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *a)
 {
-	struct httpc_xfer *x = arg;
+	struct httpc_xfer *x = xfer_of(arg);
 
 	(void)purpose;
 	httpc_lookup_ended(x);
-	int fd = socket(a->family, a->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->protocol);
+	int fd = x->is_fresh || x->is_without_parked ? -1 : httpc_parked_get(x->c, &a->addr);
 
+	x->is_on_parked = fd >= 0;
+	x->parked_fd = fd;
+	if (fd < 0)
+		fd = socket(a->family, a->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->protocol);
 	if (fd >= 0)
 		x->opened[x->opened_count++ % HTTPC_OPENED_MAX] = fd;
 	return fd;
+}
+
+static int on_opened_socket(void *arg, curl_socket_t fd, curlsocktype purpose)
+{
+	const struct httpc_xfer *x = xfer_of(arg);
+
+	(void)purpose;
+	return x->is_on_parked && x->parked_fd == fd ? CURL_SOCKOPT_ALREADY_CONNECTED : CURL_SOCKOPT_OK;
+}
+
+/* arg is the client: a connection may outlive the handle that made it. */
+static int on_close_socket(void *arg, curl_socket_t fd)
+{
+	struct httpc *c = arg;
+
+	if (fd != c->taking)
+		return close(fd);
+	c->is_taken = true;
+	return 0;
 }
 
 /* ---- limits ---- */
@@ -210,46 +257,105 @@ static CURLcode set_longs(CURL *easy)
 }
 
 /* What holds for every request of a handle; the rest is set by httpc_xfer_set each time. */
-static CURLcode set_constants(struct httpc_xfer *x)
+static CURLcode set_constants(struct httpc *c, struct httpc_handle *handle)
 {
-	CURL *h = x->easy;
+	CURL *h = handle->easy;
 	CURLcode code = set_longs(h);
 
 	code = code ? code : curl_easy_setopt(h, CURLOPT_PROXY, "");
 	code = code ? code : curl_easy_setopt(h, CURLOPT_PROTOCOLS_STR, "http,https");
 	code = code ? code : curl_easy_setopt(h, CURLOPT_CAPATH, NULL);
-	code = code ? code : curl_easy_setopt(h, CURLOPT_CAINFO, x->c->ca_file);
-	code = code ? code : curl_easy_setopt(h, CURLOPT_USERAGENT, x->c->user_agent);
-	code = code ? code : curl_easy_setopt(h, CURLOPT_PRIVATE, x);
+	code = code ? code : curl_easy_setopt(h, CURLOPT_CAINFO, c->ca_file);
+	code = code ? code : curl_easy_setopt(h, CURLOPT_USERAGENT, c->user_agent);
+	code = code ? code : curl_easy_setopt(h, CURLOPT_PRIVATE, handle);
 	code = code ? code : curl_easy_setopt(h, CURLOPT_WRITEFUNCTION, on_body);
-	code = code ? code : curl_easy_setopt(h, CURLOPT_WRITEDATA, x);
+	code = code ? code : curl_easy_setopt(h, CURLOPT_WRITEDATA, handle);
 	code = code ? code : curl_easy_setopt(h, CURLOPT_HEADERFUNCTION, on_header);
-	code = code ? code : curl_easy_setopt(h, CURLOPT_HEADERDATA, x);
+	code = code ? code : curl_easy_setopt(h, CURLOPT_HEADERDATA, handle);
 	code = code ? code : curl_easy_setopt(h, CURLOPT_PREREQFUNCTION, on_connected);
-	code = code ? code : curl_easy_setopt(h, CURLOPT_PREREQDATA, x);
+	code = code ? code : curl_easy_setopt(h, CURLOPT_PREREQDATA, handle);
 	code = code ? code : curl_easy_setopt(h, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
-	code = code ? code : curl_easy_setopt(h, CURLOPT_OPENSOCKETDATA, x);
+	code = code ? code : curl_easy_setopt(h, CURLOPT_OPENSOCKETDATA, handle);
+	code = code ? code : curl_easy_setopt(h, CURLOPT_SOCKOPTFUNCTION, on_opened_socket);
+	code = code ? code : curl_easy_setopt(h, CURLOPT_SOCKOPTDATA, handle);
+	code = code ? code : curl_easy_setopt(h, CURLOPT_CLOSESOCKETFUNCTION, on_close_socket);
+	code = code ? code : curl_easy_setopt(h, CURLOPT_CLOSESOCKETDATA, c);
 	return code;
+}
+
+void httpc_handle_free(struct httpc_handle *h)
+{
+	if (!h)
+		return;
+	curl_easy_cleanup(h->easy);
+	mem_free(h);
+}
+
+/* From the pool, the warmest, or a new one. */
+static enum errc handle_get(struct httpc *c, struct httpc_handle **ret, struct err *e)
+{
+	struct httpc_handle *h = c->idle;
+	CURLcode code = CURLE_OUT_OF_MEMORY;
+
+	if (h) {
+		c->idle = h->next;
+		c->idle_count--;
+		*ret = h;
+		return E_OK;
+	}
+	h = NEW(struct httpc_handle);
+	if (h)
+		h->easy = curl_easy_init();
+	if (h && h->easy)
+		code = set_constants(c, h);
+	if (code) {
+		httpc_handle_free(h);
+		return err_set(e, code == CURLE_OUT_OF_MEMORY ? E_NO_MEMORY : E_INTERNAL, "http: options: %s", curl_easy_strerror(code));
+	}
+	*ret = h;
+	return E_OK;
+}
+
+void httpc_xfer_unhand(struct httpc_xfer *x)
+{
+	struct httpc *c = x->c;
+	struct httpc_handle *h = x->handle;
+
+	if (!h)
+		return;
+	/* these hold pointers into what is freed here, or is the caller's */
+	curl_easy_setopt(h->easy, CURLOPT_HTTPHEADER, NULL);
+	curl_easy_setopt(h->easy, CURLOPT_POSTFIELDS, NULL);
+	curl_slist_free_all(x->headers);
+	x->headers = NULL;
+	x->handle = NULL;
+	h->x = NULL;
+	if (c->idle_count >= HTTPC_IDLE_MAX) {
+		httpc_handle_free(h);
+		return;
+	}
+	h->next = c->idle;
+	c->idle = h;
+	c->idle_count++;
 }
 
 enum errc httpc_xfer_new(struct httpc *c, struct httpc_xfer **ret, struct err *e)
 {
 	struct httpc_xfer *x = NEW(struct httpc_xfer);
+	enum errc rc;
 
-	if (x)
-		x->easy = curl_easy_init();
-	if (!x || !x->easy) {
-		httpc_xfer_free(x);
+	if (!x)
 		return err_set(e, E_NO_MEMORY, "http: no memory for a request");
-	}
 	x->c = c;
 	x->limit.fn = on_limit;
-	CURLcode code = set_constants(x);
-
-	if (code) {
-		httpc_xfer_free(x);
-		return err_set(e, code == CURLE_OUT_OF_MEMORY ? E_NO_MEMORY : E_INTERNAL, "http: options: %s", curl_easy_strerror(code));
+	x->parked_fd = -1;
+	buf_init(&x->held, HTTPC_HELD_MAX);
+	rc = handle_get(c, &x->handle, e);
+	if (rc) {
+		mem_free(x);
+		return rc;
 	}
+	x->handle->x = x;
 	*ret = x;
 	return E_OK;
 }
@@ -258,8 +364,8 @@ void httpc_xfer_free(struct httpc_xfer *x)
 {
 	if (!x)
 		return;
-	curl_easy_cleanup(x->easy);
-	curl_slist_free_all(x->headers);
+	httpc_xfer_unhand(x);
+	buf_done(&x->held);
 	mem_free(x);
 }
 
@@ -290,7 +396,7 @@ static enum errc set_headers(struct httpc_xfer *x, const char *const *headers, s
 	}
 	if (!has_type)
 		is_added = is_added && add_header(x, "Content-Type:");
-	if (!is_added || curl_easy_setopt(x->easy, CURLOPT_HTTPHEADER, x->headers))
+	if (!is_added || curl_easy_setopt(x->handle->easy, CURLOPT_HTTPHEADER, x->headers))
 		return err_set(e, E_NO_MEMORY, "http: no memory for headers");
 	return E_OK;
 }
@@ -330,10 +436,12 @@ enum errc httpc_xfer_set(struct httpc_xfer *x, const struct httpc_req *r, struct
 
 	if (rc)
 		return rc;
-	code = curl_easy_setopt(x->easy, CURLOPT_URL, r->url);
-	code = code ? code : curl_easy_setopt(x->easy, CURLOPT_FRESH_CONNECT, r->is_fresh ? 1L : 0L);
-	code = code ? code : curl_easy_setopt(x->easy, CURLOPT_FORBID_REUSE, r->is_fresh ? 1L : 0L);
-	code = code ? code : set_method(x->easy, r);
+	code = curl_easy_setopt(x->handle->easy, CURLOPT_URL, r->url);
+	code = code ? code : curl_easy_setopt(x->handle->easy, CURLOPT_FRESH_CONNECT, r->is_fresh ? 1L : 0L);
+	code = code ? code : curl_easy_setopt(x->handle->easy, CURLOPT_FORBID_REUSE, r->is_fresh ? 1L : 0L);
+	x->is_stream = r->is_stream && slice_starts_with_nocase(slice_str(r->url), SLICE("http:"));
+	code = code ? code : curl_easy_setopt(x->handle->easy, CURLOPT_HTTP_TRANSFER_DECODING, x->is_stream ? 0L : 1L);
+	code = code ? code : set_method(x->handle->easy, r);
 	if (code)
 		return err_set(e, code == CURLE_OUT_OF_MEMORY ? E_NO_MEMORY : E_INTERNAL, "http: options: %s", curl_easy_strerror(code));
 	x->ops = r->ops;
@@ -350,22 +458,14 @@ enum errc httpc_xfer_set(struct httpc_xfer *x, const struct httpc_req *r, struct
 	return E_OK;
 }
 
-void httpc_xfer_clear(struct httpc_xfer *x)
-{
-	/* these hold pointers into what is freed here, or is the caller's */
-	curl_easy_setopt(x->easy, CURLOPT_HTTPHEADER, NULL);
-	curl_easy_setopt(x->easy, CURLOPT_POSTFIELDS, NULL);
-	curl_slist_free_all(x->headers);
-	*x = (struct httpc_xfer){ .c = x->c, .easy = x->easy, .limit = { .fn = on_limit } };
-}
-
 /* ---- errors ---- */
 
 static enum errc judge_curl(struct httpc_xfer *x, CURLcode code)
 {
 	long os_errno = 0;
 
-	curl_easy_getinfo(x->easy, CURLINFO_OS_ERRNO, &os_errno);
+	if (x->handle)
+		curl_easy_getinfo(x->handle->easy, CURLINFO_OS_ERRNO, &os_errno);
 	switch ((int)code) { /* of some hundred values; the rest is named by curl */
 	case CURLE_OUT_OF_MEMORY:
 		/* curl's word also for a header line above 100 KB */

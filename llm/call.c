@@ -347,7 +347,8 @@ static enum errc start_http(struct call *c, struct err *e)
 		.method = "POST", .url = c->r.is_raw_ollama ? up->ollama_chat_url : up->chat_url, .headers = headers,
 		.body = c->r.is_raw_ollama ? buf_slice(&c->r.chat->text) : buf_slice(&c->body),
 		.connect_ms = up->connect_ms, .first_byte_ms = up->first_byte_ms, .idle_ms = up->idle_ms,
-		.total_ms = up->total_ms, .is_fresh = !upstream_ops(up->kind)->keeps_idle, .ops = &transfer_ops, .ctx = c,
+		.total_ms = up->total_ms, .is_fresh = !upstream_ops(up->kind)->keeps_idle,
+		.is_stream = c->asks_stream, .ops = &transfer_ops, .ctx = c,
 	};
 
 	for (char **h = up->headers; h && *h && n < CALL_HEADERS_MAX; h++)
