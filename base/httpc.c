@@ -12,6 +12,7 @@
 #include "base/mem.h"
 
 #include <sys/epoll.h>
+#include <unistd.h>
 
 #define RESUMES_A_KICK	64
 
@@ -118,7 +119,7 @@ void httpc_sock_unlink(struct httpc_sock *s)
 	s->x = NULL;
 }
 
-static void sock_link(struct httpc_sock *s, struct httpc_xfer *x)
+void httpc_sock_link(struct httpc_sock *s, struct httpc_xfer *x)
 {
 	if (s->x == x)
 		return;
@@ -160,7 +161,7 @@ static void take_off(struct httpc_xfer *x, bool is_complete)
 		httpc_list_del(&c->waiting, x);
 	} else {
 		httpc_list_del(x->where == HTTPC_DOOMED ? &c->doomed : &c->running, x);
-		if (x->handle)
+		if (x->handle && !x->direct)
 			off_curl(x);
 		else
 			is_complete = httpc_direct_end(x, is_complete);
@@ -195,26 +196,17 @@ static struct httpc_xfer *xfer_of(CURL *easy)
 	return ((struct httpc_handle *)(void *)private)->x;
 }
 
-/* The peer closed a parked connection just when it was used again: nothing came of it, another one is tried. curl does
- * so by itself for connections of its own. */
-static bool start_again(struct httpc_xfer *x, CURLcode code)
+void httpc_restart(struct httpc_xfer *x)
 {
 	struct httpc *c = x->c;
 
-	if (!x->is_on_parked || x->head_bytes || x->e.code ||
-	    (code != CURLE_GOT_NOTHING && code != CURLE_SEND_ERROR && code != CURLE_RECV_ERROR))
-		return false;
-	off_curl(x);
 	httpc_origin_end(x, false);
 	httpc_list_del(&c->running, x);
 	httpc_list_add(&c->waiting, x);
 	x->where = HTTPC_WAITING;
 	x->phase = HTTPC_CONNECT;
-	x->is_on_parked = false;
-	x->is_without_parked = true;
 	httpc_xfer_arm(x);
 	httpc_kick(c);
-	return true;
 }
 
 /* After every curl function that may have called back: take off the doomed, tell the finished, take the streams. */
@@ -231,7 +223,7 @@ static void after_curl(struct httpc *c)
 		httpc_lookup_ended(x);
 		if (x->is_to_take)
 			httpc_direct_take(x, true, code);
-		else if (!start_again(x, code))
+		else
 			httpc_finish(x, httpc_xfer_judge(x, code));
 	}
 	while (c->take_first)
@@ -260,7 +252,7 @@ static void on_ready(void *arg, uint32_t events)
 	int mask = 0;
 
 	if (s->use == SOCK_DIRECT) {
-		httpc_direct_ready(s->x);
+		httpc_direct_ready(s->x, events);
 		return;
 	}
 	if (s->use == SOCK_PARKED) {
@@ -309,6 +301,22 @@ static enum errc sock_watch(struct httpc *c, int fd, uint32_t epoll_events, stru
 	return rc;
 }
 
+enum errc httpc_sock_want(struct httpc_sock *s, uint32_t epoll_events, struct err *e)
+{
+	enum errc rc = s->wants == epoll_events ? E_OK : loop_watch_mod(s->c->loop, s->watch, epoll_events, e);
+
+	s->wants = epoll_events;
+	return rc;
+}
+
+void httpc_sock_close(struct httpc_sock *s)
+{
+	loop_watch_del(s->c->loop, s->watch);
+	close(s->fd);
+	mem_free(s->origin);
+	mem_free(s);
+}
+
 static enum errc watch_socket(struct httpc_xfer *x, struct httpc_sock *s, curl_socket_t fd, int what, struct err *e)
 {
 	struct httpc *c = x->c;
@@ -328,7 +336,7 @@ static enum errc watch_socket(struct httpc_xfer *x, struct httpc_sock *s, curl_s
 		}
 	}
 	s->what = what;
-	sock_link(s, x);
+	httpc_sock_link(s, x);
 	return rc;
 }
 
@@ -370,6 +378,8 @@ static bool start_one(struct httpc_xfer *x)
 	httpc_list_del(&c->waiting, x);
 	httpc_list_add(&c->running, x);
 	x->where = HTTPC_RUNNING;
+	if (httpc_again_start(x))
+		return true;
 	x->is_resolving = x->is_name;
 	c->lookups += x->is_name;
 	if (!curl_multi_add_handle(c->multi, x->handle->easy))

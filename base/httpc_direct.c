@@ -1,13 +1,11 @@
 /*
- * Streams past curl, and connections that wait for the next one. Called by httpc.c and httpc_xfer.c; the loop's thread.
+ * Streams past curl: how the socket comes out of its hands, and the body of the answer. Called by httpc.c,
+ * httpc_xfer.c and httpc_again.c; the loop's thread.
  *
  * curl 7.88 asks poll after each recv whether there is more, and holds 8 KB for a transfer that only waits. So once the
  * head of a chunked answer is here, curl is made to let go of the socket (it "closes" it, and on_close_socket does
  * not), its handle goes back to the pool, and the rest is read and taken apart here: one recv a piece, nothing else.
  * What had come with the head is held and given first. Plain HTTP only; everything else stays curl's.
- *
- * A connection whose answer ended cleanly is parked, and handed to curl as an open socket when the next transfer
- * connects to the same address.
  */
 #include "base/httpc_priv.h"
 
@@ -16,7 +14,6 @@
 #include <errno.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 /* ---- from curl to us ---- */
 
@@ -60,17 +57,44 @@ static enum errc take_socket(struct httpc_xfer *x)
 		return err_set(&x->e, E_INTERNAL, "http: curl keeps the socket of a stream");
 	}
 	s->use = SOCK_DIRECT;
+	s->wants = s->what == CURL_POLL_IN ? EPOLLIN : 0;
 	x->direct = s;
-	return s->what == CURL_POLL_IN ? E_OK : loop_watch_mod(c->loop, s->watch, EPOLLIN, &x->e);
+	x->body_kind = BODY_CHUNKS;
+	return httpc_sock_want(s, EPOLLIN, &x->e);
 }
 
 /* ---- the bytes ---- */
+
+static enum dechunk_got next_piece(struct httpc_xfer *x, struct slice *in, struct slice *ret_data)
+{
+	if (x->body_kind == BODY_CHUNKS)
+		return dechunk_next(&x->chunks, in, ret_data);
+	if (x->body_kind == BODY_LENGTH && !x->left)
+		return DECHUNK_END;
+	if (!in->n)
+		return DECHUNK_MORE;
+	*ret_data = x->body_kind == BODY_LENGTH && x->left < in->n ? slice_cut(*in, (size_t)x->left) : *in;
+	*in = slice_from(*in, ret_data->n);
+	x->left -= x->body_kind == BODY_LENGTH ? ret_data->n : 0;
+	return DECHUNK_DATA;
+}
+
+/* The piece was not taken: it is the next one again. */
+static void put_back(struct httpc_xfer *x, struct slice *in, struct slice data)
+{
+	if (x->body_kind == BODY_CHUNKS) {
+		dechunk_back(&x->chunks, in, data);
+		return;
+	}
+	*in = slice_of(data.p, data.n + in->n);
+	x->left += x->body_kind == BODY_LENGTH ? data.n : 0;
+}
 
 /* Keep what cannot be given now, and read no further. A one-shot watch: a hang-up that nobody takes must not spin. */
 static enum errc hold(struct httpc_xfer *x, struct slice rest)
 {
 	x->is_paused = true;
-	if (x->direct && loop_watch_mod(x->c->loop, x->direct->watch, EPOLLONESHOT, &x->e))
+	if (x->direct && httpc_sock_want(x->direct, EPOLLONESHOT, &x->e))
 		return x->e.code;
 	return buf_add_slice(&x->held, rest, &x->e);
 }
@@ -80,15 +104,29 @@ static enum errc give(struct httpc_xfer *x, struct slice *rest, struct slice dat
 	if (x->max_body && data.n > x->max_body - x->received)
 		return err_set(&x->e, E_TOO_LARGE, "answer: more than %llu bytes", (unsigned long long)x->max_body);
 	if (x->ops->on_data(x->ctx, data) == HTTPC_PAUSE && x->where == HTTPC_RUNNING) {
-		dechunk_back(&x->chunks, rest, data);
+		put_back(x, rest, data);
 		return hold(x, *rest);
 	}
 	x->received += data.n;
 	return E_OK;
 }
 
-/* Give what the coded bytes hold. May end x. */
-static void deliver(struct httpc_xfer *x, struct slice coded)
+/* All that there is was given. */
+static void end_piece(struct httpc_xfer *x, enum dechunk_got got, size_t behind)
+{
+	if (got == DECHUNK_MORE && x->direct)
+		return;
+	if (got == DECHUNK_MORE)               /* curl saw the end before us */
+		httpc_finish(x, httpc_xfer_judge(x, x->end_code ? x->end_code : CURLE_PARTIAL_FILE));
+	else if (got == DECHUNK_BAD)
+		httpc_finish(x, err_set(&x->e, E_UPSTREAM, "answer: not in chunks, as its head says it is"));
+	else {
+		x->is_clean = behind == 0;
+		httpc_finish(x, E_OK);
+	}
+}
+
+void httpc_direct_deliver(struct httpc_xfer *x, struct slice coded)
 {
 	struct httpc *c = x->c;
 	enum dechunk_got got = DECHUNK_MORE;
@@ -96,24 +134,15 @@ static void deliver(struct httpc_xfer *x, struct slice coded)
 	struct slice data;
 
 	c->is_in_curl = true;
-	while (x->where == HTTPC_RUNNING && !x->is_paused && !rc &&
-	       (got = dechunk_next(&x->chunks, &coded, &data)) == DECHUNK_DATA)
+	while (x->where == HTTPC_RUNNING && !x->is_paused && !rc && (got = next_piece(x, &coded, &data)) == DECHUNK_DATA)
 		rc = give(x, &coded, data);
 	c->is_in_curl = false;
-	if (x->where != HTTPC_RUNNING) {
+	if (x->where != HTTPC_RUNNING)
 		httpc_end_doomed(c);
-		return;
-	}
-	if (!rc && x->is_paused)
-		return;
-	if (!rc && got == DECHUNK_BAD)
-		rc = err_set(&x->e, E_UPSTREAM, "answer: not in chunks, as its head says it is");
-	if (!rc && got == DECHUNK_MORE && !x->direct)
-		rc = httpc_xfer_judge(x, x->end_code ? x->end_code : CURLE_PARTIAL_FILE);
-	if (!rc && got == DECHUNK_MORE)
-		return;
-	x->is_clean = coded.n == 0;
-	httpc_finish(x, rc);
+	else if (rc)
+		httpc_finish(x, rc);
+	else if (!x->is_paused)
+		end_piece(x, got, coded.n);
 }
 
 static void deliver_held(struct httpc_xfer *x)
@@ -121,7 +150,7 @@ static void deliver_held(struct httpc_xfer *x)
 	AUTO_BUF coded = x->held;
 
 	buf_init(&x->held, HTTPC_HELD_MAX);
-	deliver(x, buf_slice(&coded));
+	httpc_direct_deliver(x, buf_slice(&coded));
 }
 
 void httpc_direct_take(struct httpc_xfer *x, bool is_ended, CURLcode code)
@@ -147,148 +176,52 @@ void httpc_direct_take(struct httpc_xfer *x, bool is_ended, CURLcode code)
 		deliver_held(x);
 }
 
-void httpc_direct_ready(struct httpc_xfer *x)
+static void end_of_input(struct httpc_xfer *x, int os_errno)
+{
+	if (!x->is_head_done)
+		httpc_again_cut(x, os_errno);
+	else if (os_errno)
+		httpc_finish(x, err_set_os(&x->e, E_UPSTREAM, os_errno, "answer cut short"));
+	else if (x->body_kind == BODY_TO_CLOSE)
+		httpc_finish(x, E_OK);
+	else
+		httpc_finish(x, err_set(&x->e, E_UPSTREAM, "answer cut short"));
+}
+
+void httpc_direct_ready(struct httpc_xfer *x, uint32_t epoll_events)
 {
 	char *block = x->c->block;
 	ssize_t n;
 
 	if (x->is_paused)
 		return;
+	if (epoll_events == EPOLLOUT) {
+		httpc_again_send(x);
+		return;
+	}
 	n = recv(x->direct->fd, block, HTTPC_BLOCK, MSG_DONTWAIT);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	if (n < 0)
-		httpc_finish(x, err_set_os(&x->e, E_UPSTREAM, errno, "answer cut short"));
-	else if (n == 0)
-		httpc_finish(x, err_set(&x->e, E_UPSTREAM, "answer cut short"));
-	else {
-		x->last_ms = loop_now_ms(x->c->loop);
-		deliver(x, slice_of(block, (size_t)n));
+	if (n <= 0) {
+		end_of_input(x, n ? errno : 0);
+		return;
 	}
+	x->last_ms = loop_now_ms(x->c->loop);
+	if (x->is_head_done)
+		httpc_direct_deliver(x, slice_of(block, (size_t)n));
+	else
+		httpc_again_head(x, slice_of(block, (size_t)n));
 }
 
 void httpc_direct_resume(struct httpc_xfer *x)
 {
-	if (x->direct && loop_watch_mod(x->c->loop, x->direct->watch, EPOLLIN, &x->e)) {
+	if (x->direct && httpc_sock_want(x->direct, EPOLLIN, &x->e))
 		httpc_finish(x, x->e.code);
-		return;
-	}
-	deliver_held(x);
+	else
+		deliver_held(x);
 }
 
-/* ---- parked connections ---- */
-
-static void on_parked_timer(struct loop_timer *t)
-{
-	struct httpc *c = CONTAINER_OF(t, struct httpc, parked_timer);
-	struct httpc_sock *next, *oldest = NULL;
-
-	for (struct httpc_sock *s = c->parked; s; s = next) {
-		next = s->next;
-		if (s->parked_ms + HTTPC_PARKED_MS <= loop_now_ms(c->loop))
-			httpc_parked_drop(s);
-		else
-			oldest = s;
-	}
-	if (oldest)
-		loop_timer_set(c->loop, t, oldest->parked_ms + HTTPC_PARKED_MS);
-}
-
-void httpc_parked_init(struct httpc *c)
-{
-	c->taking = -1;
-	c->parked_timer.fn = on_parked_timer;
-}
-
-/* Out of the list and unwatched; the descriptor is the caller's. */
-static int unpark(struct httpc_sock *s)
-{
-	struct httpc *c = s->c;
-	struct httpc_sock **at = &c->parked;
-	int fd = s->fd;
-
-	while (*at != s)
-		at = &(*at)->next;
-	*at = s->next;
-	c->parked_count--;
-	loop_watch_del(c->loop, s->watch);
-	mem_free(s);
-	return fd;
-}
-
-void httpc_parked_drop(struct httpc_sock *s)
-{
-	close(unpark(s));
-}
-
-void httpc_parked_drop_all(struct httpc *c)
-{
-	while (c->parked)
-		httpc_parked_drop(c->parked);
-	loop_timer_cancel(c->loop, &c->parked_timer);
-}
-
-static bool is_same_peer(const union httpc_address *a, const struct sockaddr *b)
-{
-	const struct sockaddr_in *v4 = (const struct sockaddr_in *)(const void *)b;
-	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)(const void *)b;
-
-	if (a->any.sa_family != b->sa_family)
-		return false;
-	if (b->sa_family == AF_INET)
-		return a->v4.sin_port == v4->sin_port && a->v4.sin_addr.s_addr == v4->sin_addr.s_addr;
-	return b->sa_family == AF_INET6 && a->v6.sin6_port == v6->sin6_port && a->v6.sin6_scope_id == v6->sin6_scope_id &&
-	       memcmp(&a->v6.sin6_addr, &v6->sin6_addr, sizeof(v6->sin6_addr)) == 0;
-}
-
-/* Parked and silent so far: a byte or an end that came meanwhile makes it useless. */
-static bool is_quiet(int fd)
-{
-	char byte;
-
-	return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
-}
-
-int httpc_parked_get(struct httpc *c, const struct sockaddr *peer)
-{
-	struct httpc_sock *next;
-
-	for (struct httpc_sock *s = c->parked; s; s = next) {
-		next = s->next;
-		if (!is_same_peer(&s->peer, peer))
-			continue;
-		if (s->parked_ms + HTTPC_PARKED_MS > loop_now_ms(c->loop) && is_quiet(s->fd))
-			return unpark(s);
-		httpc_parked_drop(s);
-	}
-	return -1;
-}
-
-static bool may_park(const struct httpc_xfer *x)
-{
-	const struct httpc *c = x->c;
-
-	return x->is_clean && !x->is_last && !x->is_fresh && (!c->max_idle_per_host || x->has_claim) && c->parked_count < HTTPC_PARKED_MAX;
-}
-
-static bool park(struct httpc_xfer *x)
-{
-	struct httpc *c = x->c;
-	struct httpc_sock *s = x->direct;
-	socklen_t n = sizeof(s->peer);
-
-	if (!may_park(x) || getpeername(s->fd, &s->peer.any, &n))
-		return false;
-	httpc_sock_unlink(s);
-	s->use = SOCK_PARKED;
-	s->parked_ms = loop_now_ms(c->loop);
-	s->next = c->parked;
-	c->parked = s;
-	c->parked_count++;
-	if (!c->parked_timer.heap_pos)
-		loop_timer_set(c->loop, &c->parked_timer, s->parked_ms + HTTPC_PARKED_MS);
-	return true;
-}
+/* ---- the end ---- */
 
 bool httpc_direct_end(struct httpc_xfer *x, bool is_complete)
 {
@@ -296,14 +229,10 @@ bool httpc_direct_end(struct httpc_xfer *x, bool is_complete)
 
 	if (!s)
 		return is_complete && !x->is_last;     /* curl saw the end, and has kept the connection or not */
-	if (is_complete && park(x)) {
-		x->direct = NULL;
+	if (is_complete && httpc_parked_put(x))
 		return true;
-	}
 	x->direct = NULL;
 	httpc_sock_unlink(s);
-	loop_watch_del(x->c->loop, s->watch);
-	close(s->fd);
-	mem_free(s);
+	httpc_sock_close(s);
 	return false;
 }

@@ -112,7 +112,7 @@ void httpc_end_unwatched(struct httpc *c)
 	struct httpc_xfer *x = c->running.first;
 
 	while (x) {
-		if (!x->handle || x->is_paused || (x->phase != HTTPC_CONNECT && x->socks)) {
+		if (!x->handle || x->direct || x->is_paused || (x->phase != HTTPC_CONNECT && x->socks)) {
 			x = x->next;
 			continue;
 		}

@@ -3,7 +3,9 @@
  *
  *   httpc.c        the client: curl's multi handle on the loop, queue of starts, resumes, cancels, the end of transfers
  *   httpc_xfer.c   one transfer: curl's options, callbacks, time limits, what an error is called
- *   httpc_direct.c streams past curl once their head is here; connections that wait for the next one
+ *   httpc_direct.c streams past curl: the body of the answer
+ *   httpc_again.c  streams past curl from the beginning, on a connection that served one before
+ *   httpc_parked.c connections that wait for the next stream
  *   httpc_mem.c    curl's memory, and what to do when there is none
  *   httpc_url.c    URLs by our own strict rules; idle connections a host
  */
@@ -15,7 +17,6 @@
 #include "base/httpc.h"
 
 #include <curl/curl.h>
-#include <netinet/in.h>
 
 #define HTTPC_IDLE_KEPT		64       /* idle handles that httpc_trim leaves */
 #define HTTPC_IDLE_MAX		1024     /* idle handles between two trims */
@@ -32,17 +33,13 @@
 #define HTTPC_PARKED_MAX	32       /* connections of ended streams, kept for the next */
 #define HTTPC_PARKED_MS		60000
 
+enum httpc_body { BODY_CHUNKS, BODY_LENGTH, BODY_TO_CLOSE };
+
 enum httpc_where {
 	HTTPC_WAITING,               /* started, not yet given to curl */
 	HTTPC_RUNNING,
 	HTTPC_DOOMED,                /* cancelled from inside a curl callback: taken off as soon as that returns */
 	HTTPC_ENDING,                /* on_done is running */
-};
-
-union httpc_address {
-	struct sockaddr any;
-	struct sockaddr_in v4;
-	struct sockaddr_in6 v6;
 };
 
 enum httpc_sock_use {
@@ -56,10 +53,11 @@ struct httpc_sock {
 	struct httpc_xfer *x;        /* whose it is now; NULL between two, and parked */
 	struct httpc_sock *next;     /* of the same transfer, or in the client's list of parked ones */
 	int fd;
-	int what;                    /* CURL_POLL_ */
+	int what;                    /* CURL_POLL_, while curl's */
+	uint32_t wants;              /* EPOLL events watched for, while ours */
 	loop_watch_id watch;
 	enum httpc_sock_use use;
-	union httpc_address peer;    /* parked */
+	char *origin;                /* parked: owned */
 	int64_t parked_ms;
 };
 
@@ -103,16 +101,22 @@ struct httpc_xfer {
 	struct err e;                                /* e.code: why we ended it ourselves; E_OK otherwise */
 	bool is_name, is_resolving;                  /* needs a look-up; holds one of the 8 places */
 	bool is_head_done, is_paused, is_to_resume, is_fresh, has_claim;
-	/* httpc_direct.c */
+	/* streams past curl */
 	bool is_stream;                              /* asked for, and possible */
 	bool is_chunked, is_last;                    /* as the head says; is_last: the peer closes after this answer */
 	bool is_to_take;                             /* in the client's list */
 	bool is_clean;                               /* ended with nothing behind its end */
-	bool is_on_parked, is_without_parked;        /* the connection was parked before; must not be */
-	int parked_fd;
-	struct httpc_sock *direct;                   /* NULL when all of the answer is in held */
+	bool is_without_parked;                      /* a parked connection failed it: not another one */
+	bool is_head_only;                           /* HEAD */
+	enum httpc_body body_kind;
+	char *origin_name;                           /* owned; only of a stream */
+	struct httpc_sock *direct;                   /* its socket; NULL when curl has it or all of the answer is in held */
+	struct buf out;                              /* head of the request for a parked connection */
+	struct slice body;                           /* of the request, borrowed as httpc.h says */
+	size_t sent;                                 /* of both */
+	uint64_t left;                               /* BODY_LENGTH: still to come */
 	struct dechunk chunks;
-	struct buf held;                             /* coded bytes not yet given */
+	struct buf held;                             /* coded bytes not yet given, or a head that is not whole */
 	CURLcode end_code;                           /* curl's verdict when it saw the end itself */
 };
 
@@ -141,6 +145,14 @@ struct httpc {
 	size_t origin_count;
 };
 
+struct httpc_url {
+	struct slice host;                           /* without brackets */
+	struct slice origin;                         /* scheme://host:port as spelled */
+	struct slice authority, target;              /* host:port as spelled; path and query, maybe empty */
+	bool is_literal;                             /* address or localhost: no look-up */
+	bool is_loopback;
+};
+
 /* httpc.c */
 void httpc_list_add(struct httpc_list *l, struct httpc_xfer *x);
 void httpc_list_del(struct httpc_list *l, struct httpc_xfer *x);
@@ -148,20 +160,36 @@ void httpc_finish(struct httpc_xfer *x, enum errc rc);      /* take off, tell, r
 void httpc_lookup_ended(struct httpc_xfer *x);              /* its place may go to another */
 void httpc_end_doomed(struct httpc *c);
 void httpc_kick(struct httpc *c);
+void httpc_sock_link(struct httpc_sock *s, struct httpc_xfer *x);
 void httpc_sock_unlink(struct httpc_sock *s);
+void httpc_sock_close(struct httpc_sock *s);                /* one of ours, not linked */
+MUST_CHECK enum errc httpc_sock_want(struct httpc_sock *s, uint32_t epoll_events, struct err *e);
+void httpc_restart(struct httpc_xfer *x);                   /* from the queue again; it is off its socket */
 
 /* httpc_direct.c */
 void httpc_direct_mark(struct httpc_xfer *x);               /* head is here: to be taken when curl has returned */
 bool httpc_direct_hold(struct httpc_xfer *x, struct slice bytes); /* false: refused, x->e says why */
 void httpc_direct_unmark(struct httpc_xfer *x);
 void httpc_direct_take(struct httpc_xfer *x, bool is_ended, CURLcode code); /* may end x */
-void httpc_direct_ready(struct httpc_xfer *x);              /* its socket can be read; may end x */
+void httpc_direct_ready(struct httpc_xfer *x, uint32_t epoll_events);       /* may end x */
+void httpc_direct_deliver(struct httpc_xfer *x, struct slice coded);        /* may end x */
 void httpc_direct_resume(struct httpc_xfer *x);             /* may end x */
 bool httpc_direct_end(struct httpc_xfer *x, bool is_complete); /* park or close its socket; true: parked */
-int httpc_parked_get(struct httpc *c, const struct sockaddr *peer); /* -1 none */
+
+/* httpc_again.c */
+MUST_CHECK enum errc httpc_again_set(struct httpc_xfer *x, const struct httpc_req *r, const struct httpc_url *u, struct err *e);
+bool httpc_again_start(struct httpc_xfer *x);               /* false: curl must */
+void httpc_again_send(struct httpc_xfer *x);                /* more of the request; may start x anew */
+void httpc_again_head(struct httpc_xfer *x, struct slice bytes); /* may end x */
+void httpc_again_cut(struct httpc_xfer *x, int os_errno);   /* closed or failed before the head was whole; may end x */
+
+/* httpc_parked.c */
+void httpc_parked_init(struct httpc *c);
+bool httpc_parked_has(const struct httpc *c, struct slice origin);
+struct httpc_sock *httpc_parked_get(struct httpc *c, const char *origin); /* still watched for EPOLLIN; NULL none */
+bool httpc_parked_put(struct httpc_xfer *x);                /* its socket; false: it may not be kept */
 void httpc_parked_drop(struct httpc_sock *s);
 void httpc_parked_drop_all(struct httpc *c);
-void httpc_parked_init(struct httpc *c);
 
 /* httpc_mem.c */
 void httpc_memory_begin(void);                              /* a call of curl begins */
@@ -175,16 +203,12 @@ void httpc_xfer_free(struct httpc_xfer *x);
 MUST_CHECK enum errc httpc_xfer_set(struct httpc_xfer *x, const struct httpc_req *r, struct err *e);
 void httpc_xfer_unhand(struct httpc_xfer *x);               /* its handle goes back to the pool */
 void httpc_handle_free(struct httpc_handle *h);
+void httpc_xfer_note_header(struct httpc_xfer *x, struct slice line); /* one line of the head, neither first nor last */
+void httpc_xfer_end_head(struct httpc_xfer *x, int64_t length);       /* tell it; callbacks run */
 void httpc_xfer_arm(struct httpc_xfer *x);                  /* arm the first limit */
 enum errc httpc_xfer_judge(struct httpc_xfer *x, CURLcode code); /* fills x->e */
 
 /* httpc_url.c */
-struct httpc_url {
-	struct slice host;                           /* without brackets */
-	struct slice origin;                         /* scheme://host:port as spelled */
-	bool is_literal;                             /* address or localhost: no look-up */
-	bool is_loopback;
-};
 bool httpc_url_split(struct slice url, struct httpc_url *ret);
 struct httpc_origin *httpc_origin_get(struct httpc *c, struct slice name); /* NULL: table full, keep nothing */
 void httpc_origin_begin(struct httpc_xfer *x, bool is_reused);  /* connected: may the connection be kept? */

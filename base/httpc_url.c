@@ -109,6 +109,8 @@ bool httpc_url_split(struct slice url, struct httpc_url *ret)
 	if (!split_authority(slice_cut(rest, n), &u.host, &is_v6) || !judge_host(u.host, is_v6, &u))
 		return false;
 	u.origin = slice_cut(url, scheme + n);
+	u.authority = slice_cut(rest, n);
+	u.target = slice_from(rest, n);
 	*ret = u;
 	return true;
 }

@@ -57,38 +57,40 @@ static void keep_value(struct slice line, struct slice name, char *out, size_t c
 		out[0] = '\0';
 }
 
-/* The head is whole: tell it, and from now on count silence. */
-static void end_head(struct httpc_xfer *x)
+void httpc_xfer_end_head(struct httpc_xfer *x, int64_t length)
 {
 	struct httpc_head h = { .status = x->status, .content_type = slice_str(x->content_type),
-		.retry_after = slice_str(x->retry_after), .content_length = -1 };
-	curl_off_t length = -1;
+		.retry_after = slice_str(x->retry_after), .content_length = length };
 
-	if (x->content_length >= 0 && curl_easy_getinfo(x->handle->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length) == CURLE_OK)
-		h.content_length = length;
 	x->is_head_done = true;
 	x->phase = HTTPC_BODY;
 	x->last_ms = loop_now_ms(x->c->loop);
 	if (x->idle_ms && (!x->limit.heap_pos || x->limit.at_mono_ms > x->last_ms + x->idle_ms))
 		loop_timer_set(x->c->loop, &x->limit, x->last_ms + x->idle_ms);
-	if (x->is_stream && x->is_chunked && x->status != 204 && x->status != 304)
-		httpc_direct_mark(x);
 	if (x->ops->on_head)
 		x->ops->on_head(x->ctx, &h);
 }
 
-/* A line of the head that is not its first or last. */
-static void note_header(struct httpc_xfer *x, struct slice line)
+/* The head is whole: tell it, and from now on count silence. */
+static void end_head(struct httpc_xfer *x)
 {
-	if (slice_starts_with_nocase(line, SLICE("transfer-encoding:"))) {
-		x->content_length = -1;
+	curl_off_t length = -1;
+
+	if (x->is_chunked || curl_easy_getinfo(x->handle->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length))
+		length = -1;
+	if (x->is_stream && x->is_chunked && x->status != 204 && x->status != 304)
+		httpc_direct_mark(x);
+	httpc_xfer_end_head(x, length);
+}
+
+void httpc_xfer_note_header(struct httpc_xfer *x, struct slice line)
+{
+	if (slice_starts_with_nocase(line, SLICE("transfer-encoding:")))
 		x->is_chunked = true;
-	} else if (slice_starts_with_nocase(line, SLICE("connection:"))) {
+	if (slice_starts_with_nocase(line, SLICE("connection:")))
 		x->is_last |= slice_eq_nocase(slice_trim(slice_from(line, 11)), SLICE("close"));
-	} else {
-		keep_value(line, SLICE("content-type:"), x->content_type, sizeof(x->content_type));
-		keep_value(line, SLICE("retry-after:"), x->retry_after, sizeof(x->retry_after));
-	}
+	keep_value(line, SLICE("content-type:"), x->content_type, sizeof(x->content_type));
+	keep_value(line, SLICE("retry-after:"), x->retry_after, sizeof(x->retry_after));
 }
 
 static size_t on_header(char *p, size_t size, size_t count, void *arg)
@@ -110,11 +112,10 @@ static size_t on_header(char *p, size_t size, size_t count, void *arg)
 	if (slice_starts_with_nocase(line, SLICE("http/"))) {
 		/* a new head: the one before was a 1xx */
 		x->content_type[0] = x->retry_after[0] = '\0';
-		x->content_length = 0;
 		x->is_chunked = false;
 		x->is_last = slice_starts_with_nocase(line, SLICE("http/1.0"));
 	} else if (!slice_is_empty(line)) {
-		note_header(x, line);
+		httpc_xfer_note_header(x, line);
 	} else {
 		curl_easy_getinfo(x->handle->easy, CURLINFO_RESPONSE_CODE, &status);
 		x->status = (int)status;
@@ -139,34 +140,22 @@ static int on_connected(void *arg, char *peer_ip, char *own_ip, int peer_port, i
 	httpc_lookup_ended(x);
 	x->phase = HTTPC_FIRST_BYTE;
 	curl_easy_getinfo(x->handle->easy, CURLINFO_NUM_CONNECTS, &new_connects);
-	httpc_origin_begin(x, new_connects == 0 || x->is_on_parked);
+	httpc_origin_begin(x, new_connects == 0);
 	return CURL_PREREQFUNC_OK;
 }
 
-/* A parked connection, or our own socket() for O_CLOEXEC; and the sign that the name is known. */
+/* Our own socket() for O_CLOEXEC, and as the sign that the name is known. */
 static curl_socket_t on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *a)
 {
 	struct httpc_xfer *x = xfer_of(arg);
 
 	(void)purpose;
 	httpc_lookup_ended(x);
-	int fd = x->is_fresh || x->is_without_parked ? -1 : httpc_parked_get(x->c, &a->addr);
+	int fd = socket(a->family, a->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->protocol);
 
-	x->is_on_parked = fd >= 0;
-	x->parked_fd = fd;
-	if (fd < 0)
-		fd = socket(a->family, a->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->protocol);
 	if (fd >= 0)
 		x->opened[x->opened_count++ % HTTPC_OPENED_MAX] = fd;
 	return fd;
-}
-
-static int on_opened_socket(void *arg, curl_socket_t fd, curlsocktype purpose)
-{
-	const struct httpc_xfer *x = xfer_of(arg);
-
-	(void)purpose;
-	return x->is_on_parked && x->parked_fd == fd ? CURL_SOCKOPT_ALREADY_CONNECTED : CURL_SOCKOPT_OK;
 }
 
 /* arg is the client: a connection may outlive the handle that made it. */
@@ -276,8 +265,6 @@ static CURLcode set_constants(struct httpc *c, struct httpc_handle *handle)
 	code = code ? code : curl_easy_setopt(h, CURLOPT_PREREQDATA, handle);
 	code = code ? code : curl_easy_setopt(h, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
 	code = code ? code : curl_easy_setopt(h, CURLOPT_OPENSOCKETDATA, handle);
-	code = code ? code : curl_easy_setopt(h, CURLOPT_SOCKOPTFUNCTION, on_opened_socket);
-	code = code ? code : curl_easy_setopt(h, CURLOPT_SOCKOPTDATA, handle);
 	code = code ? code : curl_easy_setopt(h, CURLOPT_CLOSESOCKETFUNCTION, on_close_socket);
 	code = code ? code : curl_easy_setopt(h, CURLOPT_CLOSESOCKETDATA, c);
 	return code;
@@ -348,8 +335,8 @@ enum errc httpc_xfer_new(struct httpc *c, struct httpc_xfer **ret, struct err *e
 		return err_set(e, E_NO_MEMORY, "http: no memory for a request");
 	x->c = c;
 	x->limit.fn = on_limit;
-	x->parked_fd = -1;
 	buf_init(&x->held, HTTPC_HELD_MAX);
+	buf_init(&x->out, HTTPC_HEAD_MAX);
 	rc = handle_get(c, &x->handle, e);
 	if (rc) {
 		mem_free(x);
@@ -366,6 +353,8 @@ void httpc_xfer_free(struct httpc_xfer *x)
 		return;
 	httpc_xfer_unhand(x);
 	buf_done(&x->held);
+	buf_done(&x->out);
+	mem_free(x->origin_name);
 	mem_free(x);
 }
 
@@ -455,7 +444,7 @@ enum errc httpc_xfer_set(struct httpc_xfer *x, const struct httpc_req *r, struct
 	x->is_name = !u.is_literal;
 	x->origin = x->c->max_idle_per_host ? httpc_origin_get(x->c, u.origin) : NULL;
 	x->start_ms = x->last_ms = loop_now_ms(x->c->loop);
-	return E_OK;
+	return x->is_stream ? httpc_again_set(x, r, &u, e) : E_OK;
 }
 
 /* ---- errors ---- */

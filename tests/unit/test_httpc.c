@@ -72,8 +72,19 @@ static bool put(int conn, const char *p, size_t n)
 	return true;
 }
 
+/* All tests run three times: as they stand; with requests for a stream; and these with a pause behind each head. */
+static bool is_stream_run, is_split_run;
+
 static bool put_str(int conn, const char *text)
 {
+	const char *end = is_split_run && strncmp(text, "HTTP/1.1 2", 10) == 0 ? strstr(text, "\r\n\r\n") : NULL;
+
+	if (end) {
+		if (!put(conn, text, (size_t)(end + 4 - text)))
+			return false;
+		poll(NULL, 0, 3);
+		text = end + 4;
+	}
 	return put(conn, text, strlen(text));
 }
 
@@ -103,12 +114,7 @@ static int listen_any(int backlog, int *ret_port)
 	return fd;
 }
 
-/*
- * All tests run twice: as they stand, and with requests that ask for a stream. Then an answer with a length goes out in
- * chunks of three bytes, whole or as broken as it was.
- */
-static bool is_stream_run;
-
+/* For the stream runs: an answer with a length in chunks of three bytes, whole or as broken as it was. */
 static const char *in_chunks(const char *answer)
 {
 	const char *length = strstr(answer, "Content-Length: "), *body = length ? strstr(length, "\r\n\r\n") : NULL;
@@ -917,7 +923,7 @@ static void test_cancel(void **state)
 		struct world w;
 		struct got g = { .on_head = rows[i].on_head, .on_data = rows[i].on_data, .timer.fn = rows[i].on_timer };
 
-		if (is_stream_run && i == ARRAY_LEN(rows) - 1)
+		if (is_stream_run && !is_split_run && i == ARRAY_LEN(rows) - 1)
 			break;               /* curl has seen the end of it, and keeps the connection for the next */
 		server_start(&s, serve_and_hold, rows[i].answer);
 		world_open(&w);
@@ -1223,6 +1229,136 @@ static void test_gone_before_reuse(void **state)
 	world_close(&w);
 }
 
+/* ---- a second stream on the connection of the first ---- */
+
+enum { AGAIN_BODY = 8 << 20 };
+
+/* The first request gets a stream that ends well after its head, the second s->answer; s->more: byte by byte. */
+static void serve_twice(struct server *s, int conn)
+{
+	if (!read_request(s, conn) || !put_str(conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"))
+		return;
+	poll(NULL, 0, 3);
+	if (!put_str(conn, "5\r\nfirst\r\n0\r\n\r\n") || !read_request(s, conn))
+		return;
+	if (!s->more) {
+		put(conn, s->answer, strlen(s->answer));
+		return;
+	}
+	for (const char *p = s->answer; *p && put(conn, p, 1); p++)
+		;
+}
+
+static void test_again(void **state)
+{
+	static const struct {
+		const char *answer;
+		enum errc rc;
+		enum httpc_phase phase;
+		int status, conns;
+		const char *body, *what;
+	} rows[] = {
+		{ "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", E_OK, HTTPC_BODY, 200, 1, "hello", "" },
+		{ "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ntransfer-encoding:  Chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+		  E_OK, HTTPC_BODY, 200, 1, "hello", "" },
+		{ "HTTP/1.1 200\nTransfer-Encoding: chunked\nContent-Length: 7\n\n5\nhello\n0\n\n", E_OK, HTTPC_BODY, 200, 1, "hello", "" },
+		{ "HTTP/1.0 200 OK\r\n\r\nhello", E_OK, HTTPC_BODY, 200, 1, "hello", "" },
+		{ "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n", E_OK, HTTPC_BODY, 204, 1, "", "" },
+		{ "HTTP/1.1 404 No\r\nContent-Length: 2\r\n\r\n{} and more", E_OK, HTTPC_BODY, 404, 1, "{}", "" },
+		{ "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", E_UPSTREAM, HTTPC_BODY, 200, 1, "hello", "answer cut short" },
+		{ "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhe", E_UPSTREAM, HTTPC_BODY, 200, 1, "he", "answer cut short" },
+		{ "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", E_UPSTREAM, HTTPC_FIRST_BYTE, 0, 1, "", "head of the answer: not HTTP/1" },
+		{ "HTTP/1.1 101 Switching Protocols\r\n\r\n", E_UPSTREAM, HTTPC_FIRST_BYTE, 0, 1, "", "head of the answer: not HTTP/1" },
+		{ "HTTP/2 200\r\n\r\n", E_UPSTREAM, HTTPC_FIRST_BYTE, 0, 1, "", "head of the answer: not HTTP/1" },
+		{ "secret\r\n\r\n", E_UPSTREAM, HTTPC_FIRST_BYTE, 0, 1, "", "head of the answer: not HTTP/1" },
+		{ "HTTP/1.1 200 OK\r\nContent-Len", E_UPSTREAM, HTTPC_FIRST_BYTE, 0, 1, "",
+		  "connection closed within the head of the answer" },
+		{ "", E_OK, HTTPC_BODY, 200, 2, "first", "" },     /* nothing came: once more, on a new connection */
+	};
+
+	(void)state;
+	for (size_t i = 0; i < 2 * ARRAY_LEN(rows); i++) {
+		size_t row = i % ARRAY_LEN(rows);
+		struct httpc_req r = { .method = "POST", .body = SLICE("{}"), .total_ms = 5000,
+			.headers = (const char *const[]){ "authorization: Bearer k", "content-type: a/b", "x-none:", NULL } };
+		char first[sizeof(((struct server *)0)->seen)];
+		struct server s;
+		struct world w;
+
+		if (!is_stream_run)
+			return;
+		server_start(&s, serve_twice, "");
+		s.answer = s.given = rows[row].answer;
+		s.more = i < ARRAY_LEN(rows) ? NULL : &s;
+		world_open(&w);
+		assert_string_equal(again(&w, &s, r).body, "first");
+		memcpy(first, s.seen, sizeof(first));
+		struct got g = again(&w, &s, r);
+
+		world_close(&w);
+		server_stop(&s);
+		if (g.rc != rows[row].rc || s.conns != rows[row].conns)
+			fail_msg("row %zu: rc %d, %d connections: %s", i, (int)g.rc, (int)s.conns, g.e.what);
+		assert_int_equal(g.phase, rows[row].phase);
+		assert_int_equal(g.status, rows[row].status);
+		assert_string_equal(g.body, rows[row].body);
+		assert_string_equal(g.rc ? g.e.what : "", rows[row].what);
+		assert_string_equal(first, s.seen);        /* ours has the bytes that curl sent */
+	}
+}
+
+/* Reads a body that does not fit into what the server sees of a request, slowly; answers with its sum. */
+static void serve_sum(struct server *s, int conn)
+{
+	static char block[65536];
+	uint32_t sum = 0;
+	size_t n = 0;
+	char text[200];
+
+	if (!read_request(s, conn) || !put_str(conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"))
+		return;
+	poll(NULL, 0, 3);
+	put_str(conn, "5\r\nfirst\r\n0\r\n\r\n");
+	while (n < AGAIN_BODY) {
+		ssize_t got = read(conn, block, sizeof(block));
+
+		if (got <= 0)
+			return;
+		char *body = n ? block : memmem(block, (size_t)got, "\r\n\r\n", 4);
+		size_t skip = n ? 0 : (size_t)(body + 4 - block);
+
+		for (size_t i = skip; i < (size_t)got; i++)
+			sum = sum * 31 + (unsigned char)block[i];
+		n += (size_t)got - skip;
+	}
+	snprintf(text, sizeof(text), "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n%08x", sum);
+	put(conn, text, strlen(text));
+}
+
+static void test_again_big(void **state)
+{
+	char *body = test_malloc(AGAIN_BODY), want[16];
+	uint32_t sum = 0;
+	struct server s;
+	struct world w;
+
+	(void)state;
+	for (size_t i = 0; i < AGAIN_BODY; i++) {
+		body[i] = (char)(i * 7 + (i >> 9));
+		sum = sum * 31 + (unsigned char)body[i];
+	}
+	snprintf(want, sizeof(want), "%08x", sum);
+	server_start(&s, serve_sum, NULL);
+	world_open(&w);
+	assert_string_equal(again(&w, &s, (struct httpc_req){ .method = "POST", .body = SLICE("{}"), .total_ms = 5000 }).body, "first");
+	assert_string_equal(again(&w, &s, (struct httpc_req){ .method = "POST", .body = slice_of(body, AGAIN_BODY), .total_ms = 20000 }).body,
+			    want);
+	world_close(&w);
+	server_stop(&s);
+	assert_int_equal(s.conns, 1);
+	test_free(body);
+}
+
 /* ---- what is refused at once; URLs ---- */
 
 static void test_bad_requests(void **state)
@@ -1398,6 +1534,8 @@ int main(void)
 		cmocka_unit_test(test_max_idle),
 		cmocka_unit_test(test_closed_before_reuse),
 		cmocka_unit_test(test_gone_before_reuse),
+		cmocka_unit_test(test_again),
+		cmocka_unit_test(test_again_big),
 		cmocka_unit_test(test_bad_requests),
 		cmocka_unit_test(test_url_check),
 		cmocka_unit_test(test_no_memory),
@@ -1406,5 +1544,7 @@ int main(void)
 	int failed = cmocka_run_group_tests(tests, group_open, group_close);
 
 	is_stream_run = true;
-	return failed + cmocka_run_group_tests_name("the same as streams", tests, group_open, group_close);
+	failed += cmocka_run_group_tests_name("the same as streams", tests, group_open, group_close);
+	is_split_run = true;
+	return failed + cmocka_run_group_tests_name("the same, head first", tests, group_open, group_close);
 }
