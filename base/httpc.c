@@ -256,7 +256,8 @@ static void on_ready(void *arg, uint32_t events)
 		return;
 	}
 	if (s->use == SOCK_PARKED) {
-		httpc_parked_drop(s);
+		if (events & ~(uint32_t)EPOLLOUT)
+			httpc_parked_drop(s);
 		return;
 	}
 	/* An error or hang-up is left to recv or send, which say what it was. */
@@ -301,12 +302,10 @@ static enum errc sock_watch(struct httpc *c, int fd, uint32_t epoll_events, stru
 	return rc;
 }
 
-enum errc httpc_sock_want(struct httpc_sock *s, uint32_t epoll_events, struct err *e)
+/* By edge: an event a stream's piece, and epoll has nothing to look at again in the next turn. */
+enum errc httpc_sock_rearm(struct httpc_sock *s, struct err *e)
 {
-	enum errc rc = s->wants == epoll_events ? E_OK : loop_watch_mod(s->c->loop, s->watch, epoll_events, e);
-
-	s->wants = epoll_events;
-	return rc;
+	return loop_watch_mod(s->c->loop, s->watch, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, e);
 }
 
 void httpc_sock_close(struct httpc_sock *s)

@@ -11,11 +11,10 @@
 #include "base/mem.h"
 
 #include <errno.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-#define SEND_MAX (256 * 1024)          /* at a time: a whole body of megabytes would hold the loop */
+#define SEND_MAX (1024 * 1024)         /* at a time: a whole body of megabytes would hold the loop */
 
 /* ---- the request ---- */
 
@@ -105,16 +104,15 @@ void httpc_again_send(struct httpc_xfer *x)
 		{ .iov_base = (void *)(uintptr_t)(x->body.n ? x->body.p + body_at : ""), .iov_len = body },
 	};
 	struct msghdr m = { .msg_iov = io, .msg_iovlen = 2 };
-	ssize_t n = sendmsg(x->direct->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
-	bool is_sent;
+	ssize_t n = head + body ? sendmsg(x->direct->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) : 0;
 
 	if (n < 0 && errno != EAGAIN && errno != EINTR) {
 		restart(x);
 		return;
 	}
 	x->sent += n < 0 ? 0 : (size_t)n;
-	is_sent = x->sent == x->out.n + x->body.n;
-	if (httpc_sock_want(x->direct, is_sent ? EPOLLIN : EPOLLIN | EPOLLOUT, &x->e))
+	/* All of it taken, but not all there is: no event comes by itself. */
+	if (n == (ssize_t)(head + body) && x->sent < x->out.n + x->body.n && httpc_sock_rearm(x->direct, &x->e))
 		restart(x);
 }
 
@@ -200,7 +198,7 @@ static void choose_body(struct httpc_xfer *x)
 }
 
 /* The head is whole, and rest is what came behind it. */
-static void end_head(struct httpc_xfer *x, struct slice rest)
+static bool end_head(struct httpc_xfer *x, struct slice rest)
 {
 	struct httpc *c = x->c;
 
@@ -209,20 +207,22 @@ static void end_head(struct httpc_xfer *x, struct slice rest)
 	httpc_xfer_unhand(x);
 	buf_done(&x->out);
 	x->body = slice_of("", 0);
-	if (httpc_sock_want(x->direct, EPOLLIN, &x->e)) {
-		httpc_finish(x, x->e.code);
-		return;
-	}
 	c->is_in_curl = true;
 	httpc_xfer_end_head(x, x->is_chunked ? -1 : x->content_length);
 	c->is_in_curl = false;
-	if (x->where != HTTPC_RUNNING)
-		httpc_end_doomed(c);
-	else
-		httpc_direct_deliver(x, rest);
+	if (x->where == HTTPC_RUNNING)
+		return httpc_direct_deliver(x, rest);
+	httpc_end_doomed(c);
+	return false;
 }
 
-void httpc_again_head(struct httpc_xfer *x, struct slice bytes)
+static bool fail(struct httpc_xfer *x, enum errc rc)
+{
+	httpc_finish(x, rc);
+	return false;
+}
+
+bool httpc_again_head(struct httpc_xfer *x, struct slice bytes)
 {
 	AUTO_BUF whole = x->held;
 	struct slice s = bytes;
@@ -230,28 +230,21 @@ void httpc_again_head(struct httpc_xfer *x, struct slice bytes)
 
 	buf_init(&x->held, HTTPC_HELD_MAX);
 	if (whole.n) {
-		if (buf_add_slice(&whole, bytes, &x->e)) {
-			httpc_finish(x, x->e.code);
-			return;
-		}
+		if (buf_add_slice(&whole, bytes, &x->e))
+			return fail(x, x->e.code);
 		s = buf_slice(&whole);
 	}
 	while ((n = head_length(s))) {
 		x->head_bytes += n;
-		if (!take_head(x, slice_cut(s, n))) {
-			httpc_finish(x, err_set(&x->e, E_UPSTREAM, "head of the answer: not HTTP/1"));
-			return;
-		}
+		if (!take_head(x, slice_cut(s, n)))
+			return fail(x, err_set(&x->e, E_UPSTREAM, "head of the answer: not HTTP/1"));
 		s = slice_from(s, n);
-		if (x->status / 100 != 1) {
-			end_head(x, s);
-			return;
-		}
+		if (x->status / 100 != 1)
+			return end_head(x, s);
 	}
 	if (x->head_bytes + s.n > HTTPC_HEAD_MAX)
-		httpc_finish(x, err_set(&x->e, E_UPSTREAM, "head of the answer: more than %d bytes", HTTPC_HEAD_MAX));
-	else if (buf_add_slice(&x->held, s, &x->e))
-		httpc_finish(x, x->e.code);
+		return fail(x, err_set(&x->e, E_UPSTREAM, "head of the answer: more than %d bytes", HTTPC_HEAD_MAX));
+	return buf_add_slice(&x->held, s, &x->e) ? fail(x, x->e.code) : true;
 }
 
 void httpc_again_cut(struct httpc_xfer *x, int os_errno)

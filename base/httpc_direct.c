@@ -15,6 +15,8 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#define READS_MAX 4                    /* blocks of one stream in a turn */
+
 /* ---- from curl to us ---- */
 
 void httpc_direct_mark(struct httpc_xfer *x)
@@ -57,10 +59,9 @@ static enum errc take_socket(struct httpc_xfer *x)
 		return err_set(&x->e, E_INTERNAL, "http: curl keeps the socket of a stream");
 	}
 	s->use = SOCK_DIRECT;
-	s->wants = s->what == CURL_POLL_IN ? EPOLLIN : 0;
 	x->direct = s;
 	x->body_kind = BODY_CHUNKS;
-	return httpc_sock_want(s, EPOLLIN, &x->e);
+	return httpc_sock_rearm(s, &x->e);
 }
 
 /* ---- the bytes ---- */
@@ -90,32 +91,24 @@ static void put_back(struct httpc_xfer *x, struct slice *in, struct slice data)
 	x->left += x->body_kind == BODY_LENGTH ? data.n : 0;
 }
 
-/* Keep what cannot be given now, and read no further. A one-shot watch: a hang-up that nobody takes must not spin. */
-static enum errc hold(struct httpc_xfer *x, struct slice rest)
-{
-	x->is_paused = true;
-	if (x->direct && httpc_sock_want(x->direct, EPOLLONESHOT, &x->e))
-		return x->e.code;
-	return buf_add_slice(&x->held, rest, &x->e);
-}
-
 static enum errc give(struct httpc_xfer *x, struct slice *rest, struct slice data)
 {
 	if (x->max_body && data.n > x->max_body - x->received)
 		return err_set(&x->e, E_TOO_LARGE, "answer: more than %llu bytes", (unsigned long long)x->max_body);
 	if (x->ops->on_data(x->ctx, data) == HTTPC_PAUSE && x->where == HTTPC_RUNNING) {
 		put_back(x, rest, data);
-		return hold(x, *rest);
+		x->is_paused = true;
+		return buf_add_slice(&x->held, *rest, &x->e);
 	}
 	x->received += data.n;
 	return E_OK;
 }
 
-/* All that there is was given. */
-static void end_piece(struct httpc_xfer *x, enum dechunk_got got, size_t behind)
+/* All that there is was given. False: x has ended. */
+static bool end_piece(struct httpc_xfer *x, enum dechunk_got got, size_t behind)
 {
 	if (got == DECHUNK_MORE && x->direct)
-		return;
+		return true;
 	if (got == DECHUNK_MORE)               /* curl saw the end before us */
 		httpc_finish(x, httpc_xfer_judge(x, x->end_code ? x->end_code : CURLE_PARTIAL_FILE));
 	else if (got == DECHUNK_BAD)
@@ -124,9 +117,10 @@ static void end_piece(struct httpc_xfer *x, enum dechunk_got got, size_t behind)
 		x->is_clean = behind == 0;
 		httpc_finish(x, E_OK);
 	}
+	return false;
 }
 
-void httpc_direct_deliver(struct httpc_xfer *x, struct slice coded)
+bool httpc_direct_deliver(struct httpc_xfer *x, struct slice coded)
 {
 	struct httpc *c = x->c;
 	enum dechunk_got got = DECHUNK_MORE;
@@ -141,16 +135,17 @@ void httpc_direct_deliver(struct httpc_xfer *x, struct slice coded)
 		httpc_end_doomed(c);
 	else if (rc)
 		httpc_finish(x, rc);
-	else if (!x->is_paused)
-		end_piece(x, got, coded.n);
+	else
+		return x->is_paused || end_piece(x, got, coded.n);
+	return false;
 }
 
-static void deliver_held(struct httpc_xfer *x)
+static bool deliver_held(struct httpc_xfer *x)
 {
 	AUTO_BUF coded = x->held;
 
 	buf_init(&x->held, HTTPC_HELD_MAX);
-	httpc_direct_deliver(x, buf_slice(&coded));
+	return httpc_direct_deliver(x, buf_slice(&coded));
 }
 
 void httpc_direct_take(struct httpc_xfer *x, bool is_ended, CURLcode code)
@@ -173,7 +168,7 @@ void httpc_direct_take(struct httpc_xfer *x, bool is_ended, CURLcode code)
 	if (rc)
 		httpc_finish(x, rc);
 	else
-		deliver_held(x);
+		(void)deliver_held(x);
 }
 
 static void end_of_input(struct httpc_xfer *x, int os_errno)
@@ -188,37 +183,61 @@ static void end_of_input(struct httpc_xfer *x, int os_errno)
 		httpc_finish(x, err_set(&x->e, E_UPSTREAM, "answer cut short"));
 }
 
-void httpc_direct_ready(struct httpc_xfer *x, uint32_t epoll_events)
+/* One recv; false: x has ended, or there is nothing more for now. */
+static bool read_piece(struct httpc_xfer *x)
 {
 	char *block = x->c->block;
-	ssize_t n;
+	ssize_t n = recv(x->direct->fd, block, HTTPC_BLOCK, MSG_DONTWAIT);
+	bool is_more = n == HTTPC_BLOCK || x->is_cut;
 
-	if (x->is_paused)
-		return;
-	if (epoll_events == EPOLLOUT) {
-		httpc_again_send(x);
-		return;
-	}
-	n = recv(x->direct->fd, block, HTTPC_BLOCK, MSG_DONTWAIT);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
+		return false;
 	if (n <= 0) {
 		end_of_input(x, n ? errno : 0);
-		return;
+		return false;
 	}
 	x->last_ms = loop_now_ms(x->c->loop);
-	if (x->is_head_done)
-		httpc_direct_deliver(x, slice_of(block, (size_t)n));
-	else
-		httpc_again_head(x, slice_of(block, (size_t)n));
+	return (x->is_head_done ? httpc_direct_deliver : httpc_again_head)(x, slice_of(block, (size_t)n)) && is_more;
+}
+
+/* A full block means that there may be more, which no edge tells; a short one is the end of it, unless the peer closed. */
+static void read_all(struct httpc_xfer *x)
+{
+	struct err e;
+
+	for (unsigned i = 0; i < READS_MAX; i++) {
+		if (x->is_paused) {
+			x->is_unread = true;
+			return;
+		}
+		if (!read_piece(x))
+			return;
+	}
+	if (httpc_sock_rearm(x->direct, &e))
+		httpc_finish(x, err_set(&x->e, e.code, "%s", e.what));
+}
+
+void httpc_direct_ready(struct httpc_xfer *x, uint32_t epoll_events)
+{
+	x->is_cut |= (epoll_events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
+	if (!x->is_head_done && x->sent < x->out.n + x->body.n && (epoll_events & EPOLLOUT)) {
+		httpc_again_send(x);
+		if (!x->direct)
+			return;                /* begun anew */
+	}
+	if (x->is_paused)
+		x->is_unread = true;
+	else if (x->is_cut || (epoll_events & EPOLLIN))
+		read_all(x);
 }
 
 void httpc_direct_resume(struct httpc_xfer *x)
 {
-	if (x->direct && httpc_sock_want(x->direct, EPOLLIN, &x->e))
-		httpc_finish(x, x->e.code);
-	else
-		deliver_held(x);
+	bool is_unread = x->is_unread;
+
+	x->is_unread = false;
+	if (deliver_held(x) && x->direct && is_unread)
+		read_all(x);
 }
 
 /* ---- the end ---- */

@@ -7,7 +7,6 @@
 #include "base/mem.h"
 
 #include <errno.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
 
 static void on_parked_timer(struct loop_timer *t)
@@ -96,16 +95,15 @@ static bool may_park(const struct httpc_xfer *x)
 {
 	const struct httpc *c = x->c;
 
-	return x->is_clean && !x->is_last && !x->is_fresh && (!c->max_idle_per_host || x->has_claim) && c->parked_count < HTTPC_PARKED_MAX;
+	return x->is_clean && !x->is_last && !x->is_cut && !x->is_fresh && (!c->max_idle_per_host || x->has_claim) && c->parked_count < HTTPC_PARKED_MAX;
 }
 
 bool httpc_parked_put(struct httpc_xfer *x)
 {
 	struct httpc *c = x->c;
 	struct httpc_sock *s = x->direct;
-	struct err e;
 
-	if (!may_park(x) || httpc_sock_want(s, EPOLLIN, &e))
+	if (!may_park(x))
 		return false;
 	x->direct = NULL;
 	httpc_sock_unlink(s);

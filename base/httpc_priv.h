@@ -54,7 +54,6 @@ struct httpc_sock {
 	struct httpc_sock *next;     /* of the same transfer, or in the client's list of parked ones */
 	int fd;
 	int what;                    /* CURL_POLL_, while curl's */
-	uint32_t wants;              /* EPOLL events watched for, while ours */
 	loop_watch_id watch;
 	enum httpc_sock_use use;
 	char *origin;                /* parked: owned */
@@ -106,6 +105,8 @@ struct httpc_xfer {
 	bool is_chunked, is_last;                    /* as the head says; is_last: the peer closes after this answer */
 	bool is_to_take;                             /* in the client's list */
 	bool is_clean;                               /* ended with nothing behind its end */
+	bool is_cut;                                 /* the peer has closed: read to the end */
+	bool is_unread;                              /* there may be bytes that no event will tell of again */
 	bool is_without_parked;                      /* a parked connection failed it: not another one */
 	bool is_head_only;                           /* HEAD */
 	enum httpc_body body_kind;
@@ -163,7 +164,7 @@ void httpc_kick(struct httpc *c);
 void httpc_sock_link(struct httpc_sock *s, struct httpc_xfer *x);
 void httpc_sock_unlink(struct httpc_sock *s);
 void httpc_sock_close(struct httpc_sock *s);                /* one of ours, not linked */
-MUST_CHECK enum errc httpc_sock_want(struct httpc_sock *s, uint32_t epoll_events, struct err *e);
+MUST_CHECK enum errc httpc_sock_rearm(struct httpc_sock *s, struct err *e); /* one of ours: an event follows if there is any */
 void httpc_restart(struct httpc_xfer *x);                   /* from the queue again; it is off its socket */
 
 /* httpc_direct.c */
@@ -172,7 +173,7 @@ bool httpc_direct_hold(struct httpc_xfer *x, struct slice bytes); /* false: refu
 void httpc_direct_unmark(struct httpc_xfer *x);
 void httpc_direct_take(struct httpc_xfer *x, bool is_ended, CURLcode code); /* may end x */
 void httpc_direct_ready(struct httpc_xfer *x, uint32_t epoll_events);       /* may end x */
-void httpc_direct_deliver(struct httpc_xfer *x, struct slice coded);        /* may end x */
+bool httpc_direct_deliver(struct httpc_xfer *x, struct slice coded);        /* false: x has ended */
 void httpc_direct_resume(struct httpc_xfer *x);             /* may end x */
 bool httpc_direct_end(struct httpc_xfer *x, bool is_complete); /* park or close its socket; true: parked */
 
@@ -180,13 +181,13 @@ bool httpc_direct_end(struct httpc_xfer *x, bool is_complete); /* park or close 
 MUST_CHECK enum errc httpc_again_set(struct httpc_xfer *x, const struct httpc_req *r, const struct httpc_url *u, struct err *e);
 bool httpc_again_start(struct httpc_xfer *x);               /* false: curl must */
 void httpc_again_send(struct httpc_xfer *x);                /* more of the request; may start x anew */
-void httpc_again_head(struct httpc_xfer *x, struct slice bytes); /* may end x */
+bool httpc_again_head(struct httpc_xfer *x, struct slice bytes); /* false: x has ended */
 void httpc_again_cut(struct httpc_xfer *x, int os_errno);   /* closed or failed before the head was whole; may end x */
 
 /* httpc_parked.c */
 void httpc_parked_init(struct httpc *c);
 bool httpc_parked_has(const struct httpc *c, struct slice origin);
-struct httpc_sock *httpc_parked_get(struct httpc *c, const char *origin); /* still watched for EPOLLIN; NULL none */
+struct httpc_sock *httpc_parked_get(struct httpc *c, const char *origin); /* still watched; NULL none */
 bool httpc_parked_put(struct httpc_xfer *x);                /* its socket; false: it may not be kept */
 void httpc_parked_drop(struct httpc_sock *s);
 void httpc_parked_drop_all(struct httpc *c);
