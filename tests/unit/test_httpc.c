@@ -1311,6 +1311,7 @@ static void test_again(void **state)
 static void serve_sum(struct server *s, int conn)
 {
 	static char block[65536];
+	bool has_head = false;
 	uint32_t sum = 0;
 	size_t n = 0;
 	char text[200];
@@ -1324,8 +1325,10 @@ static void serve_sum(struct server *s, int conn)
 
 		if (got <= 0)
 			return;
-		char *body = n ? block : memmem(block, (size_t)got, "\r\n\r\n", 4);
-		size_t skip = n ? 0 : (size_t)(body + 4 - block);
+		char *body = has_head ? block : memmem(block, (size_t)got, "\r\n\r\n", 4);
+		size_t skip = has_head ? 0 : body ? (size_t)(body + 4 - block) : (size_t)got;
+
+		has_head |= body != NULL;
 
 		for (size_t i = skip; i < (size_t)got; i++)
 			sum = sum * 31 + (unsigned char)block[i];
