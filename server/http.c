@@ -49,6 +49,7 @@ static bool source_run(void *arg)
 		return did;
 	h->is_due = false;
 	MHD_run(h->daemon);
+	http_look_at_ended(h);
 	return true;
 }
 

@@ -12,6 +12,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -195,6 +196,87 @@ void http_set_limit(struct http_conn *c, int64_t ms)
 		loop_timer_set(l, &c->limit, c->limit_mono_ms);
 }
 
+/* ---- the client's end ----
+ *
+ * A request that is being worked on ends with its client at once. Otherwise libmicrohttpd reads what came before the end,
+ * and answers it; but as it reads short and then waits for an edge that was, it may never see the end itself. So after
+ * it ran, a connection that has no request and nothing left to be read is shut.
+ */
+
+static void note_end(struct http_conn *c)
+{
+	struct http *h = c->h;
+
+	c->has_end = true;
+	if (c->req && c->req->is_watched) {
+		http_client_gone(c->req);
+		return;
+	}
+	h->is_due = true;
+	if (c->is_in_ended)
+		return;
+	c->is_in_ended = true;
+	c->next_ended = h->ended_first;
+	h->ended_first = c;
+}
+
+static void forget_ended(struct http_conn *c)
+{
+	struct http_conn **at = &c->h->ended_first;
+
+	if (!c->is_in_ended)
+		return;
+	while (*at != c)
+		at = &(*at)->next_ended;
+	*at = c->next_ended;
+	c->is_in_ended = false;
+}
+
+static bool is_read_up(int fd)
+{
+	char byte;
+	ssize_t n = recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+
+	return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+}
+
+void http_look_at_ended(struct http *h)
+{
+	struct http_conn *next;
+
+	for (struct http_conn *c = h->ended_first; c; c = next) {
+		bool is_idle = !c->req || c->req->phase == PHASE_TARGET;
+
+		next = c->next_ended;
+		if (c->req && c->req->is_watched)
+			http_client_gone(c->req);
+		else if (is_idle && is_read_up(c->fd))
+			http_shut(c);
+		else
+			continue;              /* being answered, or still to be read */
+		forget_ended(c);
+	}
+}
+
+static void on_socket(void *arg, uint32_t events)
+{
+	struct http_conn *c = arg;
+
+	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		note_end(c);
+	else if (c->req && c->req->direct_rest.n && http_direct_possible(c->req))
+		http_direct_writable(c->req);
+}
+
+void http_wait_writable(struct http_conn *c)
+{
+	struct err e = { 0 };
+
+	http_set_limit(c, c->h->ctx->svc->cfg->http_write_ms);
+	if (loop_watch_mod(c->h->ctx->loop, c->watch, EPOLLRDHUP | EPOLLOUT | EPOLLET, &e))
+		http_client_gone(c->req);
+}
+
 /* ---- connections ---- */
 
 static void conn_open(struct http *h, struct MHD_Connection *mhd, void **socket_context)
@@ -202,6 +284,7 @@ static void conn_open(struct http *h, struct MHD_Connection *mhd, void **socket_
 	const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
 	struct http_conn *c = NEW(struct http_conn);
 	int64_t open_now = atomic_fetch_add(&h->shared->connections, 1) + 1;
+	struct err e = { 0 };
 
 	*socket_context = c;
 	if (!c)
@@ -215,6 +298,9 @@ static void conn_open(struct http *h, struct MHD_Connection *mhd, void **socket_
 		c->next->prev = c;
 	h->conns = c;
 	http_set_limit(c, h->ctx->svc->cfg->http_header_ms);
+	/* Unwatched, a client that leaves would be noticed too late, or never: better none. */
+	if (loop_watch_add(h->ctx->loop, c->fd, EPOLLRDHUP | EPOLLET, on_socket, c, &c->watch, &e))
+		http_shut(c);
 }
 
 static void conn_close(struct http *h, struct MHD_Connection *mhd, struct http_conn *c)
@@ -224,6 +310,8 @@ static void conn_close(struct http *h, struct MHD_Connection *mhd, struct http_c
 		return;
 	peer_close(c, mhd);
 	loop_timer_cancel(h->ctx->loop, &c->limit);
+	loop_watch_del(h->ctx->loop, c->watch);
+	forget_ended(c);
 	if (c->prev)
 		c->prev->next = c->next;
 	else

@@ -15,7 +15,6 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #define FRAME_HEAD 8                   /* "3ff8\r\n" and some */
@@ -59,16 +58,6 @@ void http_direct_forget(struct http_req *hr)
 		h->direct_last = hr->direct_prev;
 }
 
-/* The socket is full: keep the rest, go on when it takes more. */
-static void wait_writable(struct http_req *hr)
-{
-	struct err e = { 0 };
-
-	http_set_limit(hr->conn, hr->conn->h->ctx->svc->cfg->http_write_ms);
-	if (loop_watch_mod(hr->conn->h->ctx->loop, hr->watch, EPOLLRDHUP | EPOLLOUT | EPOLLONESHOT, &e))
-		http_client_gone(hr);
-}
-
 /* False: the client has gone, or the socket is full. */
 static bool send_bytes(struct http_req *hr, const char *p, size_t n)
 {
@@ -86,7 +75,7 @@ static bool send_bytes(struct http_req *hr, const char *p, size_t n)
 		http_client_gone(hr);      /* no memory to go on without a gap */
 		return false;
 	}
-	wait_writable(hr);
+	http_wait_writable(hr->conn);      /* keep the rest, go on when it takes more */
 	return false;
 }
 

@@ -36,6 +36,10 @@ struct http_conn {
 	struct loop_timer limit;       /* headers, body, idle or write, by what is going on; armed lazily */
 	int64_t limit_mono_ms;         /* when it really ends; CLOCK_NEVER: no limit now */
 	int fd;
+	loop_watch_id watch;           /* of the socket, by edge: the client's end, and room after a full socket */
+	struct http_conn *next_ended;  /* in h->ended_first, while is_in_ended */
+	bool has_end;                  /* the client has closed, at least its sending side */
+	bool is_in_ended;
 	bool is_refused;               /* over a connection limit: answer 503 and close */
 	bool is_shut;                  /* shutdown() was called */
 	bool is_counted;               /* in h->shared->peers */
@@ -51,12 +55,12 @@ struct http_req {
 	uint64_t discarded, bytes_out;
 	char *target;                  /* heap; q.target points into it */
 	char address[2][HTTP_ADDRESS_MAX]; /* own, peer; empty until asked for */
-	loop_watch_id watch;           /* EPOLLRDHUP on the socket */
 	const struct stream_ops *stream;
 	void *stream_state;
 	struct http_req *direct_next, *direct_prev;  /* in h->direct_first, while is_in_direct */
 	struct buf direct_rest;        /* framed bytes that the socket did not take yet */
 	bool is_suspended, is_gone, is_in_handler, is_closed;
+	bool is_watched;               /* its work ends when the client leaves */
 	bool can_direct;               /* HTTP/1.1 without TLS */
 	bool is_direct;                /* http_direct.c may send this stream */
 	bool is_in_direct;
@@ -69,6 +73,7 @@ struct http {
 	struct MHD_Daemon *daemon;
 	loop_watch_id watch;           /* the daemon's epoll */
 	struct http_conn *conns;
+	struct http_conn *ended_first; /* has_end, and what follows from it was not yet done */
 	size_t open_requests;
 	struct http_req *direct_first, *direct_last; /* streams that have something to be sent */
 	char *direct_block;            /* HTTP_DIRECT_BLOCK and room for a frame */
@@ -80,6 +85,8 @@ void http_on_connection(void *cls, struct MHD_Connection *mhd, void **socket_con
 /* ms from now the connection is closed, unless set anew; 0: no limit. Cheap: called for every piece that a stream sends. */
 void http_set_limit(struct http_conn *c, int64_t ms);
 void http_shut(struct http_conn *c);
+void http_wait_writable(struct http_conn *c);  /* http_direct_writable() follows */
+void http_look_at_ended(struct http *h);       /* after libmicrohttpd ran */
 /* http_req.c */
 void *http_on_target(void *cls, const char *target, struct MHD_Connection *mhd);
 enum MHD_Result http_on_access(void *cls, struct MHD_Connection *mhd, const char *url, const char *method, const char *version,

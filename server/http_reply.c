@@ -8,7 +8,6 @@
 #include "base/mem.h"
 
 #include <netdb.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
 
 static struct http_req *from_req(struct req *q)
@@ -31,31 +30,11 @@ void http_client_gone(struct http_req *hr)
 	http_wake(hr);
 }
 
-static void on_socket(void *arg, uint32_t events)
-{
-	struct http_req *hr = arg;
-	struct err e = { 0 };
-
-	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
-		http_client_gone(hr);
-		return;
-	}
-	if (loop_watch_mod(hr->conn->h->ctx->loop, hr->watch, EPOLLRDHUP | EPOLLONESHOT, &e))
-		http_client_gone(hr);
-	else
-		http_direct_writable(hr);
-}
-
-/* Without a watch a vanished client of a suspended connection is not noticed (design.md 5.6); nor is one whose last bytes
- * and whose end come together: libmicrohttpd takes a short read for "no more now" and waits for an edge that was. */
 void http_watch_client(struct http_req *hr)
 {
-	struct err e = { 0 };
-
-	if (hr->watch || hr->is_gone)
-		return;
-	if (loop_watch_add(hr->conn->h->ctx->loop, hr->conn->fd, EPOLLRDHUP | EPOLLONESHOT, on_socket, hr, &hr->watch, &e))
-		http_shut(hr->conn);
+	hr->is_watched = true;
+	if (hr->conn->has_end)
+		hr->conn->h->is_due = true;    /* http_look_at_ended() */
 }
 
 static void suspend(struct http_req *hr)
@@ -101,7 +80,7 @@ static ssize_t stream_read(void *cls, uint64_t pos, char *dst, size_t cap)
 	if (n == 0) {
 		http_set_limit(hr->conn, 0);
 		suspend(hr);
-		hr->is_direct = hr->can_direct && hr->watch;
+		hr->is_direct = hr->can_direct;
 		return 0;
 	}
 	/* The last frame is still to be written: the limit that a silent stream does without. */
@@ -194,10 +173,8 @@ enum MHD_Result http_send(struct http_req *hr)
 		return MHD_NO;
 	}
 	hr->phase = hr->stream ? PHASE_STREAM : PHASE_SENT;
-	if (!hr->stream) {                 /* nothing is left to be stopped when the client leaves */
-		loop_watch_del(hr->conn->h->ctx->loop, hr->watch);
-		hr->watch = 0;
-	}
+	if (!hr->stream)
+		hr->is_watched = false;    /* nothing is left to be stopped when the client leaves */
 	http_set_limit(hr->conn, hr->conn->h->ctx->svc->cfg->http_write_ms);
 	ok = MHD_queue_response(hr->mhd, (unsigned)hr->q.reply.status, r);
 	MHD_destroy_response(r);

@@ -37,6 +37,8 @@ void *http_on_target(void *cls, const char *target, struct MHD_Connection *mhd)
 	h->open_requests++;
 	hr->q.ctx = h->ctx;
 	hr->q.started_mono_ms = loop_now_ms(h->ctx->loop);
+	if (c->limit_mono_ms == CLOCK_NEVER || c->limit_mono_ms > hr->q.started_mono_ms + h->ctx->svc->cfg->http_header_ms)
+		http_set_limit(c, h->ctx->svc->cfg->http_header_ms);   /* not the first of the connection */
 	hr->q.target = slice_str(hr->target);
 	query = slice_find_char(hr->q.target, '?');
 	hr->q.path = query < 0 ? hr->q.target : slice_cut(hr->q.target, (size_t)query);
@@ -81,7 +83,6 @@ void http_on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls, en
 	*con_cls = NULL;
 	if (!hr)
 		return;
-	loop_watch_del(h->ctx->loop, hr->watch);
 	http_direct_forget(hr);
 	buf_done(&hr->direct_rest);
 	if (hr->phase == PHASE_RUN && hr->q.on_gone)
@@ -98,6 +99,8 @@ void http_on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls, en
 	mem_free(hr->target);
 	hr->conn->req = NULL;
 	h->open_requests--;
+	if (hr->conn->has_end)
+		h->is_due = true;
 	if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK || hr->conn->is_shut)
 		end_connection(h, mhd);
 	http_set_limit(hr->conn, h->ctx->svc->cfg->http_idle_ms);
