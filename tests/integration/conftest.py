@@ -6,6 +6,8 @@ MSWARM_FULL=1 the large sizes.
 import json
 import os
 import pathlib
+import ssl
+import subprocess
 import sys
 
 import pytest
@@ -106,3 +108,21 @@ def make_node(request):
 @pytest.fixture
 def node(make_node, upstream):
     return make_node(upstream)
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                    "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+                    "-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")], check=True, capture_output=True)
+    (folder / "key.pem").chmod(0o600)
+    return folder
+
+
+def tls_config(certificate):
+    return {"tls_cert": str(certificate / "cert.pem"), "tls_key": str(certificate / "key.pem")}
+
+
+def trusting(certificate):
+    return ssl.create_default_context(cafile=certificate / "cert.pem")

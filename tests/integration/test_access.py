@@ -1,10 +1,8 @@
 """Who may call /v1: keys and what they are limited to, pages of other sites, tunnels, and TLS. What the list shows is in test_models.py."""
 import json
-import ssl
-import subprocess
 
 import pytest
-from conftest import slow
+from conftest import slow, tls_config, trusting
 from node import wait_until
 from upstream import chunk, stall, stream, words
 from wire import CHAT, Wire, chat_body
@@ -172,27 +170,9 @@ def test_preflight_of_a_keyed_node_needs_no_key(make_node, upstream):
 
 # ---- TLS ----
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-                    "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
-                    "-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")], check=True, capture_output=True)
-    (folder / "key.pem").chmod(0o600)
-    return folder
-
-
-def tls_config(certificate):
-    return {"tls_cert": str(certificate / "cert.pem"), "tls_key": str(certificate / "key.pem")}
-
-
 @pytest.fixture
 def tls_node(make_node, upstream, certificate):
     return make_node(upstream, is_waiting=False, **tls_config(certificate))
-
-
-def trusting(certificate):
-    return ssl.create_default_context(cafile=certificate / "cert.pem")
 
 
 def test_tls(tls_node, upstream, certificate):

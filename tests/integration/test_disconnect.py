@@ -4,7 +4,6 @@ The matrix: phase x stream or plain x how the client leaves. The runner's side o
 node closed the connection on which the model would have run.
 """
 import json
-import os
 import select
 import socket
 import time
@@ -209,15 +208,11 @@ def test_a_client_that_has_all_leaves_a_good_mark(make_node, upstream):
         upstream.wait_chat().wait_answered(slow(5))
 
 
-def sockets_of(node):
-    """Sockets that the node holds open."""
-    count = 0
-    for fd in os.listdir(f"/proc/{node.process.pid}/fd"):
-        try:
-            count += os.readlink(f"/proc/{node.process.pid}/fd/{fd}").startswith("socket:")
-        except FileNotFoundError:
-            pass
-    return count
+def connections_of(node):
+    """Connections of clients that the node holds open."""
+    with open("/proc/net/tcp", encoding="ascii") as f:
+        rows = [line.split() for line in f.readlines()[1:]]
+    return sum(int(r[1].split(":")[1], 16) == node.port and r[3] != "0A" and r[9] != "0" for r in rows)
 
 
 @pytest.mark.parametrize("leave", ["mid-stream", "in the body"])
@@ -229,7 +224,7 @@ def test_sockets_of_clients_that_left_are_closed_behind_an_older_connection(make
     for w in old:
         w.ask("GET", "/healthz")
         assert w.answer()[0] == 200
-    before = sockets_of(node)
+    before = connections_of(node)
     wires = [Wire(node, slow(10)) for _ in range(40)]
     for w in wires:
         if leave == "mid-stream":
@@ -239,11 +234,74 @@ def test_sockets_of_clients_that_left_are_closed_behind_an_older_connection(make
     if leave == "mid-stream":
         for w in wires:
             assert w.head()[0] == 200
-    wait_until(lambda: sockets_of(node) >= before + 40, slow(5), "all to be connected")
+    wait_until(lambda: connections_of(node) >= before + 40, slow(5), "all to be connected")
     for w in wires:
         w.close()
-    wait_until(lambda: sockets_of(node) <= before, slow(3), "their sockets to be closed")
+    wait_until(lambda: connections_of(node) <= before, slow(3), "their sockets to be closed")
     for w in old:
         w.ask("GET", "/healthz")
         assert w.answer()[0] == 200
         w.close()
+
+
+BEFORE = {
+    # what a client says before it leaves; None: an answer is due first
+    "nothing": b"",
+    "half a line": b"GET /heal",
+    "half a head": b"GET /healthz HTTP/1.1\r\nHost: loc",
+}
+
+
+@pytest.mark.parametrize("leave", ["close", "half-close"])
+@pytest.mark.parametrize("is_kept", [False, True])
+@pytest.mark.parametrize("before", BEFORE)
+def test_a_connection_without_a_request_ends_with_its_client(make_node, upstream, before, is_kept, leave):
+    """At once, not at the limits for idle connections and heads."""
+    node = make_node(upstream)
+    wires = [Wire(node, slow(10)) for _ in range(20)]
+    for w in wires:
+        if is_kept:
+            w.ask("GET", "/healthz")
+            assert w.answer()[0] == 200
+        w.send(BEFORE[before])
+    wait_until(lambda: connections_of(node) == 20, slow(5), "all to be connected")
+    for w in wires:
+        LEAVES[leave](w)
+    wait_until(lambda: connections_of(node) == 0, slow(1), "them to be closed")
+    for w in wires:
+        w.close()
+
+
+def test_a_request_is_answered_though_its_client_has_said_all(make_node, upstream):
+    """Request and end in one go; the answer comes whole, and the connection is not kept for http_idle_ms."""
+    node = make_node(upstream)
+    for _ in range(300):
+        w = Wire(node, slow(10))
+        w.ask("GET", "/v1/models")
+        w.sock.shutdown(socket.SHUT_WR)
+        status, _, body = w.answer()
+        assert status == 200 and json.loads(body)["object"] == "list"
+        assert w.is_closed_by_node(slow(2))
+        w.close()
+    wait_until(lambda: connections_of(node) == 0, slow(1), "them to be closed")
+
+
+def test_pipelined_requests_are_answered_though_their_client_has_said_all(make_node, upstream):
+    node = make_node(upstream)
+    for _ in range(50):
+        with Wire(node, slow(10)) as w:
+            w.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3)
+            w.sock.shutdown(socket.SHUT_WR)
+            for _ in range(3):
+                assert w.answer()[0] == 200
+            assert w.is_closed_by_node(slow(2))
+
+
+def test_the_head_of_a_later_request_has_its_limit(make_node, upstream):
+    node = make_node(upstream, http_header_ms=200, http_idle_ms=60000)
+    with Wire(node, slow(10)) as w:
+        w.ask("GET", "/healthz")
+        assert w.answer()[0] == 200
+        w.send(b"GET /healthz HTTP/1.1\r\nHost: loc")
+        assert w.head()[0] == 408
+        assert w.is_closed_by_node(slow(5))
