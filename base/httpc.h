@@ -2,7 +2,7 @@
  * HTTP client on a loop: the only door to curl. One client (one curl multi handle) per loop, driven by socket_action.
  *
  * Obeys design.md 5.12-5.15: no proxy, http and https only, no redirects, no netrc, HTTP/1.1, QUICK_EXIT, one CA file,
- * at most 8 look-ups in flight, starts in slices, 2-4 KB receive buffer, idle easy handles kept up to 64.
+ * at most 8 look-ups in flight, starts in slices, 2-4 KB receive buffer, idle easy handles kept.
  *
  * Threads: the loop's. Callbacks run on the loop, never from inside httpc_start, httpc_cancel, httpc_pause or
  * httpc_resume (data that curl held back during a pause is delivered from the loop, later in the same turn).
@@ -64,7 +64,7 @@ MUST_CHECK enum errc httpc_start(struct httpc *c, const struct httpc_req *r, str
 void httpc_cancel(struct httpc_xfer *x);               /* closes the connection at once; no callback follows */
 void httpc_resume(struct httpc_xfer *x);               /* after HTTPC_PAUSE */
 size_t httpc_active(const struct httpc *c);
-void httpc_trim(struct httpc *c);                      /* drop idle handles above 64 */
+void httpc_trim(struct httpc *c);                      /* drop idle handles but a few, and the connections they kept */
 /* Process-wide set-up and end, on main before and after the loops. Installs mem hooks. */
 MUST_CHECK enum errc httpc_global_init(struct err *e);
 void httpc_global_done(void);

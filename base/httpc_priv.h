@@ -18,7 +18,7 @@
 
 #include <curl/curl.h>
 
-#define HTTPC_IDLE_KEPT		64       /* idle handles that httpc_trim leaves */
+#define HTTPC_IDLE_KEPT		4       /* idle handles that httpc_trim leaves */
 #define HTTPC_IDLE_MAX		1024     /* idle handles between two trims */
 #define HTTPC_LOOKUPS_MAX	8        /* each is a thread of curl's: design.md 5.12 */
 #define HTTPC_GHOST_MS		5000     /* how long a look-up that nobody waits for any more counts */

@@ -16,10 +16,11 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#define RING_BYTES	(1u << 20)
+#define RING_BYTES	(256u << 10)
 #define PIECE_BYTES	4096u     /* a pipe that polls writable takes this much without blocking */
 #define POLL_MS		100
 #define GATHER_MS	10        /* lines that come within this time are written together: a wake-up a line costs more than the line */
+#define AWAKE_ROUNDS	50        /* of GATHER_MS: so long the thread looks for lines by itself, and nobody has to wake it */
 #define STOP_WAIT_MS	1000      /* a reader that takes nothing for this long is given up at the end */
 #define LINE_MAX_BYTES	(LOG_MSG_MAX + 512) /* with time, level, event, request id */
 
@@ -34,6 +35,7 @@ static struct {
 	size_t head, n;             /* GUARDED_BY(mu): first byte, bytes held */
 	uint64_t dropped;           /* GUARDED_BY(mu): lines that did not fit since the last report */
 	bool is_stopping;           /* GUARDED_BY(mu) */
+	bool is_awake;              /* GUARDED_BY(mu): the thread looks again within GATHER_MS */
 	struct thread thread;       /* of the thread that starts and stops the log */
 	atomic_int level;
 } log_g = { .mu = { .m = PTHREAD_MUTEX_INITIALIZER }, .has_work = PTHREAD_COND_INITIALIZER, .level = LOG_INFO };
@@ -123,19 +125,36 @@ static bool enqueue(const char *line, size_t n)
 		return true;
 	}
 	ring_add(line, n);
-	if (log_g.n == n || (log_g.n >= PIECE_BYTES && log_g.n - n < PIECE_BYTES))
+	if ((log_g.n == n && !log_g.is_awake) || (log_g.n >= PIECE_BYTES && log_g.n - n < PIECE_BYTES))
 		pthread_cond_signal(&log_g.has_work);
 	return true;
 }
 
+/* Wait for bytes, and long enough for those that come together. Under log_g.mu. */
+static void gather(unsigned *quiet_rounds)
+{
+	bool has_gathered = false;
+
+	while (!log_g.n && !log_g.is_stopping && !log_g.dropped) {
+		log_g.is_awake = has_gathered = *quiet_rounds < AWAKE_ROUNDS;
+		if (has_gathered) {
+			++*quiet_rounds;
+			mutex_wait_ms(&log_g.mu, &log_g.has_work, GATHER_MS);
+		} else {
+			mutex_wait(&log_g.mu, &log_g.has_work);
+		}
+	}
+	log_g.is_awake = true;
+	*quiet_rounds = 0;
+	if (!has_gathered && log_g.n < PIECE_BYTES && !log_g.is_stopping)
+		mutex_wait_ms(&log_g.mu, &log_g.has_work, GATHER_MS);
+}
+
 /* Wait for bytes; copy up to a piece out. 0: stopped and empty. *ret_dropped is set when lines were lost. */
-static size_t take_piece(char *out, uint64_t *ret_dropped, bool *ret_is_stopping)
+static size_t take_piece(char *out, unsigned *quiet_rounds, uint64_t *ret_dropped, bool *ret_is_stopping)
 {
 	MUTEX_SCOPE(&log_g.mu);
-	while (!log_g.n && !log_g.is_stopping && !log_g.dropped)
-		mutex_wait(&log_g.mu, &log_g.has_work);
-	if (log_g.n < PIECE_BYTES && !log_g.is_stopping)
-		mutex_wait_ms(&log_g.mu, &log_g.has_work, GATHER_MS);
+	gather(quiet_rounds);
 	size_t n = log_g.n < PIECE_BYTES ? log_g.n : PIECE_BYTES;
 	size_t first = RING_BYTES - log_g.head < n ? RING_BYTES - log_g.head : n;
 
@@ -155,11 +174,12 @@ static void log_main(void *arg) /* THREAD(log) */
 {
 	char piece[PIECE_BYTES], line[128], time[CLOCK_ISO_LEN];
 	bool is_stopping = false, is_read = true;
+	unsigned quiet_rounds = 0;
 
 	(void)arg;
 	for (;;) {
 		uint64_t dropped;
-		size_t n = take_piece(piece, &dropped, &is_stopping);
+		size_t n = take_piece(piece, &quiet_rounds, &dropped, &is_stopping);
 
 		if (is_read || !is_stopping)
 			is_read = write_out(piece, n);
@@ -179,6 +199,7 @@ static void set_ring(char *ring, bool is_stopping)
 	MUTEX_SCOPE(&log_g.mu);
 	log_g.ring = ring;
 	log_g.head = log_g.n = 0;
+	log_g.is_awake = false;
 	log_g.is_stopping = is_stopping;
 }
 

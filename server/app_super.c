@@ -48,14 +48,29 @@ static void trim_work(struct pool_job *j)
 	mem_trim();                /* walks the heaps: some milliseconds, so not on a loop */
 }
 
+static int64_t load_now(struct app *a)
+{
+	struct admission_stats st = { 0 };
+	int64_t load = atomic_load(&a->shared.connections);
+
+	admission_stats(a->svc.admission, &st);
+	for (size_t i = 0; i < ADMIT__COUNT; i++)
+		load += st.running[i] + st.queued[i];
+	return load;
+}
+
 static void on_trimmed(struct loop_msg *m)
 {
 	struct pool_job *j = CONTAINER_OF(m, struct pool_job, done);
 	struct app *a = CONTAINER_OF(j, struct app, trim_job);
 
+	int64_t resident = resident_bytes();
+
 	a->is_trimming = false;
-	a->resident_floor = resident_bytes();
-	log_event(LOG_DEBUG, "memory.trimmed", "resident=%lld", (long long)a->resident_floor);
+	/* Trimmed under load, it is to be tried again when that is gone. */
+	if (resident < a->resident_floor || load_now(a) <= LOAD_QUIET)
+		a->resident_floor = resident;
+	log_event(LOG_DEBUG, "memory.trimmed", "resident=%lld", (long long)resident);
 }
 
 /* First the loops let go of what they keep for the next request; a tick later the heaps give the pages back. */
@@ -73,17 +88,6 @@ static void trim_heap(struct app *a)
 	a->is_trim_due = false;
 	a->trim_job = (struct pool_job){ .work = trim_work, .loop = a->super, .done = { .fn = on_trimmed } };
 	a->is_trimming = pool_submit(a->svc.pool, &a->trim_job, NULL) == E_OK;
-}
-
-static int64_t load_now(struct app *a)
-{
-	struct admission_stats st = { 0 };
-	int64_t load = atomic_load(&a->shared.connections);
-
-	admission_stats(a->svc.admission, &st);
-	for (size_t i = 0; i < ADMIT__COUNT; i++)
-		load += st.running[i] + st.queued[i];
-	return load;
 }
 
 /*
