@@ -97,8 +97,12 @@ static CHAT_CHECK(number)
 /* Any integer, of any size: it is forwarded as spelled. */
 static CHAT_CHECK(seed)
 {
+	int64_t n;
+
 	(void)rule, (void)r;
 	if (raw_kind_of(v) == RAW_NUMBER && slice_find_char(v, '.') < 0 && slice_find_char(v, 'e') < 0 && slice_find_char(v, 'E') < 0)
+		return E_OK;
+	if (raw_to_i64(v, INT64_MIN, INT64_MAX, &n))   /* 1.0, as for every other integer */
 		return E_OK;
 	return chat_fail(at, E_INVALID_VALUE, e, "must be an integer");
 }

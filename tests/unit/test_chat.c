@@ -227,6 +227,7 @@ static const struct built builts[] = {
 	{ .body = REQ(",\"temperature\":null,\"tools\":null"), .want = "{" M TAIL },
 	{ .body = REQ(",\"reasoning_effort\":\"low\",\"modalities\":[\"text\"],\"grammar\":null"), .want = "{\"grammar\":null,\"reasoning_effort\":\"low\",\"modalities\":[\"text\"]," M TAIL },
 	/* duplicates */
+	{ .body = REQ(",\"seed\":2.0,\"max_tokens\":4.0"), .want = "{\"seed\":2.0," M ",\"max_tokens\":4,\"stream\":false}" },
 	{ .body = REQ(",\"seed\":1,\"seed\":2,\"top_p\":1,\"top_p\":null"), .want = "{\"seed\":2," M TAIL },
 	/* limits */
 	{ .body = REQ(",\"max_tokens\":7"), .want = "{" M ",\"max_tokens\":7" TAIL },
