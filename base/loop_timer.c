@@ -6,6 +6,7 @@
 #include "base/loop_priv.h"
 
 #define TIMERS_A_ROUND 64
+#define HEAP_SHRUNK_MIN 512
 
 static bool is_before(const struct loop_heap_item *a, const struct loop_heap_item *b)
 {
@@ -72,6 +73,21 @@ void loop_timer_set(struct loop *l, struct loop_timer *t, int64_t at_mono_ms)
 	place(l, t->heap_pos, (struct loop_heap_item){ .at_mono_ms = at_mono_ms, .seq = ++l->timer_seq, .timer = t });
 }
 
+/* After a load: a quarter of the room, and an eighth of it in use, so that the border is not walked to and fro. */
+static void shrink(struct loop *l)
+{
+	size_t cap = l->heap_cap / 4;
+	struct loop_heap_item *h;
+
+	if (l->heap_cap < HEAP_SHRUNK_MIN || l->heap_count + 1 > cap / 2)
+		return;
+	h = mem_realloc(l->heap, cap * sizeof(*h));
+	if (!h)
+		return;
+	l->heap = h;
+	l->heap_cap = cap;
+}
+
 void loop_timer_cancel(struct loop *l, struct loop_timer *t)
 {
 	size_t pos = t->heap_pos;
@@ -84,6 +100,7 @@ void loop_timer_cancel(struct loop *l, struct loop_timer *t)
 
 	if (last.timer != t)
 		place(l, pos, last);
+	shrink(l);
 }
 
 bool loop_timers_run(struct loop *l)
