@@ -81,9 +81,37 @@ void mem_wipe(void *p, size_t n)
 		explicit_bzero(p, n);
 }
 
+#define ARENAS_MAX	2               /* free memory of one thread can be used by the others, and is given back sooner */
+#define MMAP_FROM	(4 << 20)      /* fixed, as the next: glibc would raise both with what it sees, and keep tens of MB */
+#define TOP_KEPT	(8 << 20)      /* free at the end of a heap; fresh pages are dear on a virtual machine */
+#define TOP_KEPT_TRIM	(64 << 10)
+#define TOP_LOOKED_AT	(128 << 10)    /* a free of this size makes glibc look at the end of the thread's heap */
+
+void mem_init(void)
+{
+	mallopt(M_ARENA_MAX, ARENAS_MAX);
+	mallopt(M_MMAP_THRESHOLD, MMAP_FROM);
+	mallopt(M_TRIM_THRESHOLD, TOP_KEPT);
+}
+
+void mem_trim_begin(void)
+{
+	mallopt(M_TRIM_THRESHOLD, TOP_KEPT_TRIM);
+}
+
+/* malloc_trim cuts the end of the main heap only; that of another goes when a thread that uses it frees enough. */
+void mem_trim_thread(void)
+{
+	void *volatile p = malloc(TOP_LOOKED_AT);
+
+	free(p);
+}
+
 void mem_trim(void)
 {
+	mem_trim_thread();
 	malloc_trim(0);
+	mallopt(M_TRIM_THRESHOLD, TOP_KEPT);
 }
 
 void mem_test_fail_at(uint64_t nth, int sticky)

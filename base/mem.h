@@ -24,7 +24,14 @@ void mem_auto_free(void *p);                              /* cleanup for a point
 #define AUTO_FREE CLEANUP(mem_auto_free)
 
 void mem_wipe(void *p, size_t n);                         /* not optimised away */
-void mem_trim(void);                                      /* give free heap pages back to the system (malloc_trim) */
+/*
+ * Free heap pages go back to the system in three steps: mem_trim_begin, then mem_trim_thread on every thread that had
+ * much to do, then mem_trim, which walks the heaps for some milliseconds.
+ */
+void mem_init(void);                                      /* first of all: how the heaps behave */
+void mem_trim_begin(void);
+void mem_trim_thread(void);
+void mem_trim(void);
 
 /* Tests: the nth allocation from now fails (1 = the next), and every one after it when sticky; 0 switches off. */
 void mem_test_fail_at(uint64_t nth, int sticky);

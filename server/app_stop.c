@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/mem.h"
 #include "llm/admission.h"
 
 #include <unistd.h>
@@ -71,6 +72,7 @@ void app_on_trim(struct loop_msg *m)
 
 	atomic_store(&l->is_trim_posted, false);
 	httpc_trim(l->ctx->client);
+	mem_trim_thread();
 }
 
 /* ---- main ---- */

@@ -76,10 +76,12 @@ static void on_trimmed(struct loop_msg *m)
 /* First the loops let go of what they keep for the next request; a tick later the heaps give the pages back. */
 static void trim_loops(struct app *a)
 {
+	mem_trim_begin();
 	for (unsigned i = 0; i < a->svc.loop_count; i++)
 		if (!atomic_exchange(&a->loops[i].is_trim_posted, true))
 			loop_post(a->ctxs[i].loop, &a->loops[i].trim_msg);
 	httpc_trim(a->super_client);
+	mem_trim_thread();
 	a->is_trim_due = true;
 }
 

@@ -489,3 +489,20 @@ def test_it_is_accounted_as_direct(direct, upstream):
         with sqlite3.connect(f"file:{direct.state_dir}/node.db?mode=ro", uri=True) as db:
             return db.execute("SELECT agent, key_id, requests, errors, prompt_tokens, completion_tokens FROM usage").fetchall()
     wait_until(lambda: counted() == [("m", "direct", 1, 0, 3, 2)], slow(5), "the usage row")
+
+
+def test_a_trial_that_ran_out_of_time_lets_the_next_one_try(make_node, upstream):
+    """A runner that was left alone is tried again; the job's time ends before it has said anything: no verdict."""
+    node = make_node(shared(upstream), env=ENV, is_waiting=False, inventory_refresh_ms=3600000)
+    wait_until(lambda: b'"m"' in node.request("GET", "/v1/models")[2], slow(10), "the model")
+    upstream.script(*[cut(is_reset=True)] * 3)
+    for _ in range(3):
+        assert flat(node, job())[0] == 502
+    upstream.default = silent(upstream)
+
+    def has_tried():
+        return flat(node, job(policy={"max_runtime_ms": 150}))[1]["error"]["code"] == "timeout"
+    assert not has_tried(), "the breaker is open"
+    wait_until(has_tried, slow(10), "a trial")
+    upstream.default = answer("well")
+    wait_until(lambda: flat(node, job())[0] == 200, slow(5), "the next to try")

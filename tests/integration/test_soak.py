@@ -16,7 +16,7 @@ from conftest import local_requests, slow, tls_config, trusting
 from node import is_sanitized, wait_until
 from test_backpressure import memory_of
 from test_disconnect import connections_of
-from test_node_job import ENV, PATH as JOBS, job, token
+from test_node_job import ENV, PATH as JOBS, job, shared, token
 from upstream import answer, chunk, cut, endless, silent, stall, status, stream, words
 from wire import CHAT, Closed, Wire, chat_body
 
@@ -141,7 +141,7 @@ needs_noise = {"is_stall_checked": False}     # two processors for a crowd of Py
 
 def make(make_node, upstream, **more):
     upstream.default = choose
-    return make_node(upstream, env=ENV, **needs_noise, **LIMITS, **more)
+    return make_node(shared(upstream), env=ENV, is_waiting=False, **needs_noise, **LIMITS, **more)
 
 
 @pytest.mark.parametrize("drains", [False, True])
@@ -162,14 +162,15 @@ def test_soak(make_node, upstream, drains):
         resident.append(memory_of(node))
     print("visits", crowd.visits, "resident MB", [n >> 20 for n in resident])
     if not is_sanitized():                    # memory is given back some seconds after the load
-        wait_until(lambda: memory_of(node) < before + (24 << 20), 12, "memory to be given back")
+        wait_until(lambda: memory_of(node) < before + (24 << 20), 12, f"memory to be given back to {before >> 20} MB")
+    assert any(b'"role":' in a.body for a in upstream.chats), "no chat reached the runner"
     upstream.default = answer("well")
     assert node.request("POST", CHAT, chat_body(), limit=slow(10))[0] == 200
 
 
 def test_soak_tls(make_node, upstream, certificate):
     upstream.default = choose
-    node = make_node(upstream, env=ENV, is_waiting=False, **needs_noise, **LIMITS, **tls_config(certificate))
+    node = make_node(shared(upstream), env=ENV, is_waiting=False, **needs_noise, **LIMITS, **tls_config(certificate))
     crowd = Crowd(node, CLIENTS // 2, tls=trusting(certificate))
     crowd.last(SECONDS / 2)
     crowd.stop()
