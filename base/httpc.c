@@ -12,7 +12,6 @@
 #include "base/mem.h"
 
 #include <sys/epoll.h>
-#include <unistd.h>
 
 #define RESUMES_A_KICK	64
 
@@ -105,28 +104,6 @@ static void drop_resume(struct httpc_xfer *x)
 	if (c->resume_last == x)
 		c->resume_last = before;
 	x->is_to_resume = false;
-}
-
-void httpc_sock_unlink(struct httpc_sock *s)
-{
-	struct httpc_sock **at;
-
-	if (!s->x)
-		return;
-	for (at = &s->x->socks; *at != s; at = &(*at)->next)
-		;
-	*at = s->next;
-	s->x = NULL;
-}
-
-void httpc_sock_link(struct httpc_sock *s, struct httpc_xfer *x)
-{
-	if (s->x == x)
-		return;
-	httpc_sock_unlink(s);
-	s->x = x;
-	s->next = x->socks;
-	x->socks = s;
 }
 
 /* curl 7.88 closes a socket that still connects before it says so; by then the number may be another thread's. */
@@ -300,20 +277,6 @@ static enum errc sock_watch(struct httpc *c, int fd, uint32_t epoll_events, stru
 	else
 		*ret = s;
 	return rc;
-}
-
-/* By edge: an event a stream's piece, and epoll has nothing to look at again in the next turn. */
-enum errc httpc_sock_rearm(struct httpc_sock *s, struct err *e)
-{
-	return loop_watch_mod(s->c->loop, s->watch, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, e);
-}
-
-void httpc_sock_close(struct httpc_sock *s)
-{
-	loop_watch_del(s->c->loop, s->watch);
-	close(s->fd);
-	mem_free(s->origin);
-	mem_free(s);
 }
 
 static enum errc watch_socket(struct httpc_xfer *x, struct httpc_sock *s, curl_socket_t fd, int what, struct err *e)

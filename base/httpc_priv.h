@@ -6,6 +6,7 @@
  *   httpc_direct.c streams past curl: the body of the answer
  *   httpc_again.c  streams past curl from the beginning, on a connection that served one before
  *   httpc_parked.c connections that wait for the next stream
+ *   httpc_sock.c   a watched socket
  *   httpc_mem.c    curl's memory, and what to do when there is none
  *   httpc_url.c    URLs by our own strict rules; idle connections a host
  */
@@ -161,10 +162,6 @@ void httpc_finish(struct httpc_xfer *x, enum errc rc);      /* take off, tell, r
 void httpc_lookup_ended(struct httpc_xfer *x);              /* its place may go to another */
 void httpc_end_doomed(struct httpc *c);
 void httpc_kick(struct httpc *c);
-void httpc_sock_link(struct httpc_sock *s, struct httpc_xfer *x);
-void httpc_sock_unlink(struct httpc_sock *s);
-void httpc_sock_close(struct httpc_sock *s);                /* one of ours, not linked */
-MUST_CHECK enum errc httpc_sock_rearm(struct httpc_sock *s, struct err *e); /* one of ours: an event follows if there is any */
 void httpc_restart(struct httpc_xfer *x);                   /* from the queue again; it is off its socket */
 
 /* httpc_direct.c */
@@ -191,6 +188,12 @@ struct httpc_sock *httpc_parked_get(struct httpc *c, const char *origin); /* sti
 bool httpc_parked_put(struct httpc_xfer *x);                /* its socket; false: it may not be kept */
 void httpc_parked_drop(struct httpc_sock *s);
 void httpc_parked_drop_all(struct httpc *c);
+
+/* httpc_sock.c */
+void httpc_sock_link(struct httpc_sock *s, struct httpc_xfer *x);
+void httpc_sock_unlink(struct httpc_sock *s);
+void httpc_sock_close(struct httpc_sock *s);                /* one of ours, not linked */
+MUST_CHECK enum errc httpc_sock_rearm(struct httpc_sock *s, struct err *e); /* one of ours: an event follows if there is any */
 
 /* httpc_mem.c */
 void httpc_memory_begin(void);                              /* a call of curl begins */
