@@ -102,10 +102,19 @@ def check_tests():
                 offend(path.relative_to(SRC), number, "tests wait with wait_until, they do not pause")
 
 
+def check_pages():
+    """Each route is shown by a page of curl lines."""
+    pages = "".join(p.read_text() for p in (SRC / "tests/curl").glob("*.sh"))
+    for pattern in re.findall(r'^ROUTE\("[A-Z]+", "([^"]+)"', (SRC / "routes/routes.def").read_text(), re.M):
+        if f"$url{pattern.split('*')[0]}" not in pages:
+            offend("routes/routes.def", 0, f"{pattern} has no page in tests/curl")
+
+
 for folder in ARROWS:
     for path in sorted((SRC / folder).glob("**/*.[ch]")):
         check_source(path)
 check_globals()
 check_tests()
+check_pages()
 print("\n".join(offences) or "lint: clean")
 sys.exit(1 if offences else 0)
