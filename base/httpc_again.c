@@ -91,6 +91,7 @@ static void restart(struct httpc_xfer *x)
 	buf_done(&x->out);
 	buf_done(&x->held);
 	x->sent = x->head_bytes = 0;
+	x->e = (struct err){ 0 };
 	x->is_without_parked = true;
 	httpc_restart(x);
 }
