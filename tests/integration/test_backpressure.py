@@ -9,7 +9,9 @@ from upstream import answer, chunk, endless
 from wire import Wire, chat_body, text_of
 
 PIECE = b"data: " + json.dumps(chunk({"content": "x" * 4000})).encode() + b"\n\n"
-IN_FLIGHT_MAX = 4 << 20    # of one stuck stream: node's buffers and four socket buffers
+# Of one stuck stream: mostly what the kernel takes for two senders (4 MiB each by its default tcp_wmem) and two receivers.
+# How much of that it uses is its own affair; what the node itself holds is measured by its memory, below.
+IN_FLIGHT_MAX = 16 << 20
 
 
 def memory_of(node):
