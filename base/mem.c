@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 static atomic_bool mem_is_counting;       /* a test has called mem_test_fail_at */
 static atomic_uint_fast64_t mem_count;    /* allocations since then */
@@ -81,8 +82,19 @@ void mem_wipe(void *p, size_t n)
 		explicit_bzero(p, n);
 }
 
+#define HUGE_PAGE	((uintptr_t)2 << 20)
+
+void mem_expect_whole(void *p, size_t n)
+{
+	uintptr_t from = ((uintptr_t)p + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE, to = ((uintptr_t)p + n) / HUGE_PAGE * HUGE_PAGE;
+
+	if (n >= 2 * HUGE_PAGE && to > from)
+		(void)madvise((char *)p + (from - (uintptr_t)p), to - from, MADV_HUGEPAGE);
+}
+
 #define ARENAS_MAX	2               /* free memory of one thread can be used by the others, and is given back sooner */
-#define MMAP_FROM	(4 << 20)      /* fixed, as the next: glibc would raise both with what it sees, and keep tens of MB */
+#define MMAP_FROM	(1 << 20)      /* fixed, as the next: glibc would raise both with what it sees, and keep tens of MB; from
+				* here on a block grows by moving pages, below it is copied, at 2.5 ms a MB */
 #define TOP_KEPT	(8 << 20)      /* free at the end of a heap; fresh pages are dear on a virtual machine */
 #define TOP_KEPT_TRIM	(64 << 10)
 #define TOP_LOOKED_AT	(128 << 10)    /* a free of this size makes glibc look at the end of the thread's heap */

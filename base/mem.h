@@ -24,6 +24,9 @@ void mem_auto_free(void *p);                              /* cleanup for a point
 #define AUTO_FREE CLEANUP(mem_auto_free)
 
 void mem_wipe(void *p, size_t n);                         /* not optimised away */
+/* A fresh block of megabytes that will be filled whole: large pages, where the system has them, save nearly all of its
+ * faults. Each takes milliseconds to come: not on a loop. Smaller blocks stay as they are. */
+void mem_expect_whole(void *p, size_t n);
 /*
  * Free heap pages go back to the system in three steps: mem_trim_begin, then mem_trim_thread on every thread that had
  * much to do, then mem_trim, which walks the heaps for some milliseconds.

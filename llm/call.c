@@ -13,6 +13,7 @@
 #include <stdio.h>
 
 #define RETRY_AFTER_MAX_S 3600
+#define BODY_SLACK 256        /* what a request grows by on its way: options, a longer name */
 
 static void begin_transfer(struct call *c);
 static void prepare(struct call *c);
@@ -385,9 +386,16 @@ static void begin_transfer(struct call *c)
 static enum errc build_body(struct call *c, struct err *e)
 {
 	struct chat_build b = { .agent = c->agent, .as_stream = c->asks_stream, .owner_max_tokens = c->env.cfg->max_output_tokens };
+	size_t room = c->r.chat->text.n + BODY_SLACK;
+	char *p;
+	enum errc rc;
 
 	buf_done(&c->body);
 	buf_init(&c->body, c->r.chat->text.n * 2 + (1u << 20));
+	rc = buf_reserve(&c->body, room, &p, e);
+	if (rc)
+		return rc;
+	mem_expect_whole(p, room);
 	return chat_build(&c->r.chat->chat, &b, &c->body, e);
 }
 

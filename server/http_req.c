@@ -8,6 +8,7 @@
 #include "base/mem.h"
 
 #define REPLY_BODY_MAX (128u << 20)
+#define BODY_STEP (64 << 10)    /* bodies above it get their room at once */
 
 static struct http_conn *conn_of(struct MHD_Connection *mhd)
 {
@@ -235,6 +236,20 @@ static void discard_from_here(struct http_req *hr, const struct err *e)
 	http_set_limit(hr->conn, HTTP_DISCARD_MS);
 }
 
+/*
+ * A large body gets its room at once: to grow step by step would copy megabytes in one turn. Pages that nobody has
+ * written yet cost nothing, so what is counted is what has come.
+ */
+static enum errc reserve_body(struct http_req *hr, struct err *e)
+{
+	int64_t declared = 0;
+	char *ignored;
+
+	if (!slice_to_i64(req_header(&hr->q, "content-length"), BODY_STEP, (int64_t)hr->q.max_body, &declared))
+		return E_OK;                   /* small, or unknown */
+	return buf_reserve(&hr->body, (size_t)declared, &ignored, e);
+}
+
 static enum MHD_Result take_body(struct http_req *hr, const char *p, size_t n)
 {
 	struct http *h = hr->conn->h;
@@ -251,13 +266,13 @@ static enum MHD_Result take_body(struct http_req *hr, const char *p, size_t n)
 		discard_from_here(hr, &e);
 		return MHD_YES;
 	}
-	if (buf_add(&hr->body, p, n, &e)) {
+	if ((!hr->body.n && reserve_body(hr, &e)) || buf_add(&hr->body, p, n, &e)) {
 		if (e.code == E_TOO_LARGE)
 			err_set(&e, E_TOO_LARGE, "body: over %zu bytes", hr->q.max_body);
 		discard_from_here(hr, &e);
 		return MHD_YES;
 	}
-	body_account(hr, hr->body.cap);
+	body_account(hr, hr->body.n + BODY_STEP < hr->body.cap ? hr->body.n + BODY_STEP : hr->body.cap);
 	return MHD_YES;
 }
 
