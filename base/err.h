@@ -24,14 +24,21 @@
 	X(E_MISSING_PARAMETER,   400, 0, "validation_failed",        "invalid_request_error", "missing_required_parameter") \
 	X(E_UNAUTHORIZED,        401, 0, "unauthorized",             "invalid_request_error", "invalid_api_key") \
 	X(E_FORBIDDEN,           403, 0, "policy_denied",            "invalid_request_error", "policy_denied") \
+	X(E_OWNER_LOCAL,         403, 0, "owner_local_required",     "invalid_request_error", "owner_local_required") \
 	X(E_HOST_DENIED,         403, 0, "host_denied",              "invalid_request_error", "host_denied") \
 	X(E_ORIGIN_DENIED,       403, 0, "origin_denied",            "invalid_request_error", "origin_denied") \
 	X(E_FORWARDED_DENIED,    403, 0, "forwarded_denied",         "invalid_request_error", "forwarded_denied") \
 	X(E_NOT_FOUND,           404, 0, "not_found",                "invalid_request_error", "") \
 	X(E_MODEL_NOT_FOUND,     404, 0, "model_not_found",          "invalid_request_error", "model_not_found") \
+	X(E_JOB_NOT_FOUND,       404, 0, "job_not_found",            "invalid_request_error", "job_not_found") \
+	X(E_JOB_NOT_RUNNING,     404, 0, "job_not_running",          "invalid_request_error", "job_not_running") \
+	X(E_FEATURE_DISABLED,    404, 0, "feature_disabled",         "invalid_request_error", "feature_disabled") \
 	X(E_METHOD,              405, 0, "method_not_allowed",       "invalid_request_error", "") \
 	X(E_REQUEST_TIMEOUT,     408, 1, "request_timeout",          "invalid_request_error", "request_timeout") \
 	X(E_CONFLICT,            409, 0, "conflict",                 "invalid_request_error", "conflict") \
+	X(E_IDEMPOTENCY_CONFLICT, 409, 0, "idempotency_key_conflict", "invalid_request_error", "idempotency_key_conflict") \
+	X(E_JOB_ID_CONFLICT,     409, 0, "job_id_conflict",          "invalid_request_error", "job_id_conflict") \
+	X(E_JOB_RUNNING,         409, 0, "job_already_running",      "invalid_request_error", "job_already_running") \
 	X(E_TOO_LARGE,           413, 0, "request_too_large",        "invalid_request_error", "request_too_large") \
 	X(E_MEDIA_TYPE,          415, 0, "unsupported_media_type",   "invalid_request_error", "unsupported_media_type") \
 	X(E_HEADERS_TOO_LARGE,   431, 0, "headers_too_large",        "invalid_request_error", "headers_too_large") \

@@ -28,6 +28,8 @@ struct admission;
 struct auth;
 struct accounting;
 struct pool;
+struct supervisor;
+struct capabilities;
 
 /* The body of GET /v1/models as made last on this loop (models_list.c). All zero to begin with. */
 struct models_cache {
@@ -64,6 +66,8 @@ struct svc {
 	struct admission *admission;
 	struct auth *auth;
 	struct pool *pool;
+	struct supervisor *supervisor;
+	const struct capabilities *capabilities;
 	struct node_state state;
 	const char *node_id;
 	struct slice signing_secret;       /* trimmed; empty: none */

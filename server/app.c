@@ -173,9 +173,11 @@ void app_free(struct app *a)
 	httpc_free(a->super_client);
 	admission_free(a->svc.admission);
 	auth_free(a->svc.auth);
+	store_reader_close(a->super_reader);
 	store_close(a->svc.store);
-	/* The store's last letters went to loops that do not run any more: their senders are freed with control. */
+	/* The store's last letters went to loops that do not run any more: their senders are freed with these two. */
 	control_free(a->control);
+	supervisor_free(a->svc.supervisor);
 	for (unsigned i = 0; i < a->loop_count; i++)
 		loop_free(a->ctxs[i].loop);
 	loop_free(a->super);

@@ -195,6 +195,43 @@ static enum errc open_work(struct app *a, struct err *e)
 	return rc ? rc : pool_new(POOL_THREADS, POOL_QUEUE, &a->svc.pool, e);
 }
 
+/* The shim is installed beside the program. */
+static char *shim_path(void)
+{
+	char self[4096];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+
+	if (n <= 0)
+		return NULL;
+	self[n] = '\0';
+	AUTO_FREE char *folder = file_dirname(self);
+
+	return folder ? file_join(folder, "mswarm-shim") : NULL;
+}
+
+/* The job plane: with the feature off what runs is still followed to its end, and nothing begins. */
+static enum errc open_jobs(struct app *a, struct err *e)
+{
+	const struct config *cfg = a->cfg;
+	enum errc rc = store_reader_open(a->svc.store, &a->super_reader, e);
+	AUTO_FREE char *folder = file_join(cfg->state_dir, "jobs");
+	AUTO_FREE char *shim = shim_path();
+
+	if (rc)
+		return rc;
+	if (!folder || !shim)
+		return err_set(e, E_NO_MEMORY, "no memory");
+	a->svc.capabilities = &a->capabilities;
+	const struct supervisor_opts o = {
+		.loop = a->super, .store = a->svc.store, .reader = a->super_reader, .pool = a->svc.pool, .folder = folder, .shim = shim,
+		.caps = &a->capabilities, .drain = &a->svc.state.drain, .is_off = !cfg->is_generic_jobs_on,
+		.max_active = cfg->generic_job_max_concurrency, .grace_ms = cfg->job_grace_ms,
+		.timeout_ms = cfg->generic_job_timeout_ms ? cfg->generic_job_timeout_ms : cfg->job_timeout_ms,
+	};
+
+	return supervisor_new(&o, &a->svc.supervisor, e);
+}
+
 static enum errc read_tls(const char *path, bool is_private, char **ret, struct err *e)
 {
 	AUTO_BUF text = BUF_MAX(TLS_FILE_MAX);
@@ -321,7 +358,7 @@ enum errc app_boot(struct app *a, struct err *e)
 {
 	static enum errc (*const steps[])(struct app *a, struct err *e) = {
 		open_process, open_log, open_state_dir, open_store, open_identity, open_auth,
-		open_supervisor, open_work, open_socket, open_loops, start_supervisor,
+		open_supervisor, open_work, open_jobs, open_socket, open_loops, start_supervisor,
 	};
 
 	a->svc.cfg = a->cfg;

@@ -9,6 +9,7 @@
 #include "base/httpc.h"
 #include "base/pool.h"
 #include "base/thread.h"
+#include "jobs/supervisor.h"
 #include "llm/admission.h"
 #include "llm/inventory.h"
 #include "routes/accounting.h"
@@ -59,6 +60,8 @@ struct app {
 	struct loop *super;
 	struct httpc *super_client;
 	struct thread super_thread;
+	struct store_reader *super_reader;
+	struct capabilities capabilities;
 	struct control *control;
 	struct loop_msg super_start_msg, super_stop_msg;
 	struct inventory_waiter first_inventory;

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/thread.h"
+#include "jobs/supervisor.h"
 #include "llm/admission.h"
 #include "llm/inventory.h"
 #include "server/nodeid.h"
@@ -151,6 +152,8 @@ static enum errc op_drain(struct svc *svc, const struct json *request, struct jw
 		return err_set_param(e, E_INVALID_VALUE, "mode", "mode: on, off, all or status");
 	if (found >= 0 && atomic_exchange(&svc->state.drain, found) != found)
 		log_event(LOG_INFO, "drain.changed", "mode=%s", drain_names[found]);
+	if (found == DRAIN_OFF)
+		supervisor_kick(svc->supervisor);
 	jw_str(w, "drain", drain_names[atomic_load(&svc->state.drain)]);
 	return E_OK;
 }

@@ -16,7 +16,7 @@
 #include <semaphore.h>
 #include <sqlite3.h>
 
-#define DB_KEPT_MAX 64             /* statements kept by one connection: as many as the code has, not as data has */
+#define DB_KEPT_MAX 128            /* statements kept by one connection: as many as the code has, not as data has */
 #define DB_BUSY_MS 2000            /* writer: another process (an offline command) may hold the lock for a moment */
 #define DB_READER_BUSY_MS 20       /* a reader meets a lock only while the file is recovered; a loop must not wait long */
 

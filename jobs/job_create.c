@@ -1,0 +1,75 @@
+/* The body of a create (R6). See job.h. Source: direct-api.md 2.10, 3.3. */
+#include "base/clock.h"
+#include "jobs/job.h"
+
+enum errc job_audit(struct store_tx *t, const struct job_row *j, enum audit_action action, int64_t now_wall_ms, struct slice details, struct err *e)
+{
+	const struct audit_row a = { .job_key = j->key, .wall_ms = now_wall_ms, .action = action, .details = details };
+
+	return audit_add_tx(t, &a, e);
+}
+
+static enum errc key_details(const struct job_row *j, bool has_priority, struct buf *out, struct err *e)
+{
+	struct jw w = JW(out);
+
+	jw_obj(&w, NULL);
+	jw_str(&w, "idempotency_key", j->idempotency_key);
+	if (has_priority)
+		jw_i64(&w, "priority", j->priority);
+	jw_end(&w);
+	return jw_done(&w, e);
+}
+
+static enum errc reuse(struct store_tx *t, struct job_create *c, struct err *e)
+{
+	AUTO_BUF details = BUF_MAX(64u << 10);
+	const struct job_row *want = &c->wanted, *have = &c->found;
+	enum errc rc;
+
+	if (!slice_eq(slice_str(want->job_id), slice_str(have->job_id)) || !slice_eq(slice_str(want->request_id), slice_str(have->request_id)))
+		return err_set(e, E_IDEMPOTENCY_CONFLICT, "idempotency_key_conflict");
+	rc = key_details(have, false, &details, e);
+	if (!rc)
+		rc = job_audit(t, have, AUDIT_REUSED, clock_wall_ms(), buf_slice(&details), e);
+	c->is_reused = true;
+	return rc;
+}
+
+static enum errc create(struct store_tx *t, struct store_job *job, struct err *e)
+{
+	struct job_create *c = CONTAINER_OF(job, struct job_create, job);
+	AUTO_BUF details = BUF_MAX(64u << 10);
+	int64_t now_ms = clock_wall_ms();
+	struct err missing;
+	enum errc rc;
+
+	job_row_done(&c->found);
+	c->is_reused = false;
+	rc = jobs_find_idempotent_tx(t, slice_str(c->wanted.idempotency_key), &c->found, &missing);
+	if (!rc)
+		return reuse(t, c, e);
+	if (rc != E_JOB_NOT_FOUND)
+		return err_set(e, rc, "%s", missing.what);
+	c->wanted.created_wall_ms = c->wanted.updated_wall_ms = c->wanted.queued_wall_ms = now_ms;
+	rc = jobs_insert_tx(t, &c->wanted, e);
+	if (rc == E_CONFLICT)
+		return err_set(e, E_JOB_ID_CONFLICT, "job_id_conflict");
+	if (!rc)
+		rc = key_details(&c->wanted, true, &details, e);
+	if (!rc)
+		rc = job_audit(t, &c->wanted, AUDIT_CREATED, now_ms, buf_slice(&details), e);
+	return rc ? rc : job_audit(t, &c->wanted, AUDIT_QUEUED, now_ms, SLICE(""), e);
+}
+
+void job_create_init(struct job_create *c)
+{
+	*c = (struct job_create){ .job = { .name = "job.create", .body = create },
+				  .wanted = { .state = JOB_QUEUED, .last_event_type = -1, .progress_percent = -1 } };
+}
+
+void job_create_done(struct job_create *c)
+{
+	job_row_done(&c->wanted);
+	job_row_done(&c->found);
+}

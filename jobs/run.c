@@ -1,0 +1,511 @@
+/*
+ * The life of one attempt: planned, prepared on the pool, followed, ended. One record is on its way to the store at most;
+ * what happens meanwhile waits in the journal. See run.h.
+ */
+#include "jobs/run.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/inotify.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define AGAIN_MS 1000                   /* until the store is asked again */
+#define RESULT_MAX (1u << 20)
+
+static void step(struct run *r);
+
+/* ---- made and freed ---- */
+
+enum errc run_new(struct supervisor *s, const struct job_row *row, struct run **ret, struct err *e)
+{
+	struct run *r = NEW(struct run);
+	enum errc rc;
+
+	if (!r)
+		return err_set(e, E_NO_MEMORY, "jobs: no memory for an attempt");
+	r->s = s;
+	r->key = row->key;
+	r->attempt = row->attempt;
+	r->pid_fd = r->journal_fd = r->inotify = -1;
+	r->out_line = r->err_line = BUF_MAX(LINE_MAX_BYTES);
+	r->plan.spec = BUF_MAX(1u << 20);
+	job_record_init(&r->record);
+	snprintf(r->dir, sizeof(r->dir), "%.400s/%016llx/%lld", s->o.folder, (unsigned long long)r->key, (long long)r->attempt);
+	r->job_id = mem_strdup(row->job_id);
+	rc = json_parse(slice_str(row->request), JSON_LIMITS_DEFAULT, &r->request, e);
+	if (!rc && !r->job_id)
+		rc = err_set(e, E_NO_MEMORY, "jobs: no memory for an attempt");
+	if (rc) {
+		run_free(r);
+		return rc;
+	}
+	r->runner = runner_find(slice_trim_js(json_slice(json_get(r->request, "job_type"))));
+	*ret = r;
+	return E_OK;
+}
+
+static void close_watches(struct run *r)
+{
+	loop_watch_del(r->s->o.loop, r->pid_watch);
+	r->pid_watch = 0;
+	if (r->pid_fd >= 0)
+		close(r->pid_fd);
+	if (r->inotify >= 0)
+		inotify_rm_watch(r->s->inotify_fd, r->inotify);
+	if (r->journal_fd >= 0)
+		close(r->journal_fd);
+	r->pid_fd = r->inotify = r->journal_fd = -1;
+}
+
+void run_free(struct run *r)
+{
+	if (!r)
+		return;
+	close_watches(r);
+	loop_timer_cancel(r->s->o.loop, &r->again);
+	job_record_done(&r->record);
+	buf_done(&r->out_line);
+	buf_done(&r->err_line);
+	buf_done(&r->plan.spec);
+	json_free(r->request);
+	mem_free(r->job_id);
+	mem_free(r);
+}
+
+/* ---- to the store ---- */
+
+static void on_removed(struct loop_msg *m)
+{
+	struct run *r = CONTAINER_OF(m, struct run, pool.done);
+
+	r->is_on_pool = false;
+	supervisor_drop(r->s, r);
+}
+
+static void remove_work(struct pool_job *j)     /* THREAD(pool) */
+{
+	run_dir_remove(CONTAINER_OF(j, struct run, pool));
+}
+
+static void on_pool(struct run *r, void (*work)(struct pool_job *), void (*done)(struct loop_msg *))
+{
+	struct err e;
+
+	r->pool = (struct pool_job){ .work = work, .loop = r->s->o.loop, .done = { .fn = done } };
+	r->is_on_pool = true;
+	if (!pool_submit(r->s->o.pool, &r->pool, &e))
+		return;
+	work(&r->pool);                        /* its queue is full: rare, and better late than not */
+	done(&r->pool.done);
+}
+
+static void remove_dir(struct run *r)
+{
+	r->phase = RUN_REMOVING;
+	close_watches(r);
+	on_pool(r, remove_work, on_removed);
+}
+
+static void on_again(struct loop_timer *t)
+{
+	run_submit(CONTAINER_OF(t, struct run, again));
+}
+
+static void on_recorded(struct loop_msg *m)
+{
+	struct store_job *job = CONTAINER_OF(m, struct store_job, done);
+	struct run *r = CONTAINER_OF(CONTAINER_OF(job, struct job_record, job), struct run, record);
+	char text[240];
+
+	r->is_recording = false;
+	if (job->rc == E_CONFLICT || job->rc == E_JOB_NOT_FOUND) {      /* this attempt is not the one that counts any more */
+		log_event(LOG_WARN, "job.attempt_dropped", "job=%s attempt=%lld %s", r->job_id, (long long)r->attempt,
+			  log_err(&job->e, text, sizeof(text)));
+		remove_dir(r);
+		return;
+	}
+	if (job->rc) {
+		log_event(LOG_WARN, "job.record_failed", "job=%s %s", r->job_id, log_err(&job->e, text, sizeof(text)));
+		loop_timer_set(r->s->o.loop, &r->again, loop_now_ms(r->s->o.loop) + AGAIN_MS);
+		return;
+	}
+	if (r->record.has_end) {
+		log_event(LOG_INFO, "job.ended", "job=%s attempt=%lld state=%s", r->job_id, (long long)r->attempt,
+			  job_state_name(r->record.found.state));
+		remove_dir(r);
+		return;
+	}
+	events_clear(&r->record.events);
+	r->record.at.job_key = 0;
+	step(r);
+}
+
+void run_submit(struct run *r)
+{
+	struct err e = { 0 };
+
+	r->record.key = r->key;
+	r->record.attempt = r->attempt;
+	r->record.job.loop = r->s->o.loop;
+	r->record.job.done.fn = on_recorded;
+	r->is_recording = true;
+	r->again.fn = on_again;
+	if (!store_submit(r->s->o.store, &r->record.job, &e))
+		return;
+	loop_timer_set(r->s->o.loop, &r->again, loop_now_ms(r->s->o.loop) + AGAIN_MS);
+}
+
+/* ---- ends ---- */
+
+static enum errc result_head(struct run *r, struct jw *w, const char *status)
+{
+	(void)r;
+	jw_obj(w, NULL);
+	jw_str(w, "job_id", r->job_id);
+	jw_str(w, "status", status);
+	return E_OK;
+}
+
+static void wall_member(struct jw *w, const char *key, int64_t wall_ms)
+{
+	char text[CLOCK_ISO_LEN];
+
+	clock_iso(wall_ms, text);
+	jw_str(w, key, text);
+}
+
+static void add_event(struct run *r, enum event_type type, int64_t pos, const char *message, struct slice data)
+{
+	(void)!events_add(&r->record.events, type, pos, clock_wall_ms(), slice_str(message), data, NULL);
+}
+
+/* Behind everything that the journal has. */
+static int64_t end_pos(const struct run *r)
+{
+	return (r->read_at + 16) * 8;
+}
+
+/* The end stands in r->record: last event and result together. */
+static void end_with(struct run *r, enum job_state to, struct buf *result, struct jw *w)
+{
+	struct err e = { 0 };
+
+	r->phase = RUN_ENDING;
+	r->record.has_end = true;
+	r->record.end.to = to;
+	mem_free(r->record.end.result);
+	r->record.end.result = jw_done(w, &e) ? NULL : buf_take(result, NULL);
+	if (!r->is_recording)
+		run_submit(r);
+}
+
+/* A failure that the node found itself: {job_id, status, error, finished_at} (3.10). */
+void run_fail(struct run *r, const char *code, const char *message)
+{
+	bool is_cancel = strcmp(code, "cancelled") == 0, is_timeout = strcmp(code, "timeout") == 0;
+	AUTO_BUF result = BUF_MAX(RESULT_MAX);
+	struct jw w = JW(&result);
+	char data[80];
+
+	snprintf(data, sizeof(data), "{\"code\":\"%s\"}", code);
+	add_event(r, is_cancel ? EVENT_CANCELLED : EVENT_FAILED, end_pos(r), message, slice_str(data));
+	(void)result_head(r, &w, is_cancel ? "cancelled" : "failed");
+	jw_obj(&w, "error");
+	jw_str(&w, "code", code);
+	jw_str(&w, "message", message);
+	jw_bool(&w, "retryable", is_timeout);
+	jw_end(&w);
+	wall_member(&w, "finished_at", clock_wall_ms());
+	jw_end(&w);
+	r->record.end.is_retryable = is_timeout || (r->is_lost && r->runner && r->runner->is_idempotent);
+	r->record.end.is_lost = r->is_never_begun;
+	end_with(r, is_cancel ? JOB_CANCELLED : JOB_FAILED, &result, &w);
+}
+
+static void succeed(struct run *r, const struct run_exit *x, const struct run_result *got)
+{
+	AUTO_BUF result = BUF_MAX(RESULT_MAX);
+	struct jw w = JW(&result);
+	char data[160];
+
+	snprintf(data, sizeof(data), "{\"status\":\"succeeded\",\"exit_code\":%lld,\"runner\":\"%s\"}", (long long)x->code, r->runner->name);
+	add_event(r, EVENT_COMPLETED, end_pos(r), "generic job completed", slice_str(data));
+	(void)result_head(r, &w, "succeeded");
+	jw_i64(&w, "exit_code", x->code);
+	if (got->metrics.n)
+		jw_raw(&w, "metrics", buf_slice(&got->metrics));
+	jw_arr(&w, "artifacts");
+	jw_end(&w);
+	wall_member(&w, "started_at", x->started_ms);
+	wall_member(&w, "finished_at", x->ended_ms);
+	jw_end(&w);
+	end_with(r, JOB_SUCCEEDED, &result, &w);
+}
+
+static void judge(struct run *r, const struct run_exit *x)
+{
+	struct run_result got = { .metrics = BUF_MAX(RESULT_MAX) };
+	struct err e = { 0 };
+	char message[256];
+
+	if (strcmp(x->reason, "timeout") == 0) {
+		run_fail(r, "timeout", "generic job timed out");
+	} else if (strcmp(x->reason, "stopped") == 0 && r->is_stop_wanted) {
+		run_fail(r, "cancelled", "generic job cancelled");
+	} else if (strcmp(x->reason, "not_started") == 0) {
+		snprintf(message, sizeof(message), "the job could not be started: %.200s", x->error);
+		run_fail(r, "runner_error", message);
+	} else if (x->is_oom) {
+		run_fail(r, "out_of_memory", "the job was killed: out of memory");
+	} else if (strcmp(x->reason, "stopped") == 0 || x->code < 0) {
+		snprintf(message, sizeof(message), "the job was killed by signal %lld", (long long)x->signal);
+		run_fail(r, "runner_failed", message);
+	} else if (r->runner->judge(r->request, x, &got, &e)) {
+		run_fail(r, "runner_error", e.what);
+	} else if (got.is_success) {
+		succeed(r, x, &got);
+	} else {
+		run_fail(r, got.code, got.message);
+	}
+	buf_done(&got.metrics);
+}
+
+/* The shim has ended and all that it wrote is read. */
+static void finish(struct run *r)
+{
+	AUTO_BUF text = BUF_MAX(64u << 10);
+	AUTO_JSON record = NULL;
+	struct err e = { 0 };
+	int64_t started = 0, ended = 0, code = -1, number = 0;
+
+	if (run_dir_exit(r, &text, &e) || json_parse(buf_slice(&text), JSON_LIMITS_DEFAULT, &record, &e)) {
+		r->is_lost = true;
+		run_fail(r, "node_lost", "the job's process was lost: its supervisor ended without a record");
+		return;
+	}
+	(void)!json_i64(json_get(record, "started_ms"), &started);
+	(void)!json_i64(json_get(record, "ended_ms"), &ended);
+	(void)!json_i64(json_get(record, "code"), &code);
+	(void)!json_i64(json_get(record, "signal"), &number);
+	const struct run_exit x = { .reason = json_str(json_get(record, "reason")) ? json_str(json_get(record, "reason")) : "exited",
+				    .code = code, .signal = number, .started_ms = started, .ended_ms = ended,
+				    .is_oom = json_is_true(json_get(record, "is_oom")),
+				    .error = json_str(json_get(record, "error")) ? json_str(json_get(record, "error")) : "" };
+
+	run_read_last(r);
+	judge(r, &x);
+}
+
+/* ---- the way ---- */
+
+/* Go on with whatever is next; nothing while a record is on its way. */
+static void step(struct run *r)
+{
+	if (r->is_recording || r->is_on_pool)
+		return;
+	if (r->phase == RUN_ENDING) {
+		run_submit(r);
+		return;
+	}
+	if (r->phase != RUN_RUNNING && r->phase != RUN_OVER)
+		return;
+	if (run_read(r)) {
+		run_submit(r);
+		return;
+	}
+	if (r->phase == RUN_OVER)
+		finish(r);
+}
+
+void run_on_files(struct run *r)
+{
+	step(r);
+}
+
+static void on_shim_ended(void *arg, uint32_t events)
+{
+	struct run *r = arg;
+
+	(void)events;
+	loop_watch_del(r->s->o.loop, r->pid_watch);
+	r->pid_watch = 0;
+	if (r->is_child)
+		waitpid(r->pid, NULL, WNOHANG);
+	r->phase = RUN_OVER;
+	step(r);
+}
+
+/* From now on its files and its end are told. */
+static void watch(struct run *r)
+{
+	struct err e = { 0 };
+
+	r->phase = RUN_RUNNING;
+	r->inotify = inotify_add_watch(r->s->inotify_fd, r->dir, IN_MODIFY | IN_MOVED_TO | IN_ONLYDIR);
+	r->pid_fd = (int)syscall(SYS_pidfd_open, r->pid, 0);
+	if (r->pid_fd < 0 || loop_watch_add(r->s->o.loop, r->pid_fd, EPOLLIN, on_shim_ended, r, &r->pid_watch, &e)) {
+		on_shim_ended(r, 0);           /* gone already, or not to be watched: what it left says how it ended */
+		return;
+	}
+	if (r->is_stop_wanted)
+		run_dir_stop(r);
+	step(r);
+}
+
+static void prepare_work(struct pool_job *j)    /* THREAD(pool) */
+{
+	struct run *r = CONTAINER_OF(j, struct run, pool);
+
+	r->pool_rc = run_dir_start(r, &r->pool_err);
+}
+
+static int64_t limit_ms(const struct run *r)
+{
+	int64_t wanted = job_facts(r->request).timeout_ms;
+
+	return wanted && wanted < r->s->o.timeout_ms ? wanted : r->s->o.timeout_ms;
+}
+
+static void add_started(struct run *r)
+{
+	AUTO_BUF data = BUF_MAX(1024);
+	char message[256];
+
+	snprintf(message, sizeof(message), "Running %.200s", r->runner->job_type);
+	(void)!buf_addf(&data, NULL, "{\"runner\":\"%s\",\"sandbox_profile\":\"%s\",\"timeout_ms\":%lld}", r->runner->name,
+			job_sandbox(r->request), (long long)limit_ms(r));
+	add_event(r, EVENT_STARTED, 0, message, buf_slice(&data));
+	run_note_place(r);
+}
+
+static void on_prepared(struct loop_msg *m)
+{
+	struct run *r = CONTAINER_OF(m, struct run, pool.done);
+	char text[240];
+
+	r->is_on_pool = false;
+	if (r->pool_rc) {
+		log_event(LOG_ERROR, "job.start_failed", "job=%s %s", r->job_id, log_err(&r->pool_err, text, sizeof(text)));
+		run_fail(r, "runner_error", "the job could not be started on this node");
+		return;
+	}
+	r->is_child = true;
+	add_started(r);
+	run_submit(r);
+	watch(r);
+}
+
+/* What every attempt has beside what its runner plans. */
+static enum errc plan_limits(struct run *r, struct err *e)
+{
+	int64_t stdout_max = job_facts(r->request).stdout_max;
+	AUTO_BUF mark = BUF_MAX(1024);
+	char group[80];
+	enum errc rc = buf_addf(&mark, e, "MSWARM_ATTEMPT=%s", r->dir);
+
+	snprintf(group, sizeof(group), "mswarm-%016llx-%lld", (unsigned long long)r->key, (long long)r->attempt);
+	if (!rc)
+		rc = run_plan_add(&r->plan, "env", buf_slice(&mark), e);
+	if (!rc)
+		rc = run_plan_add(&r->plan, "cgroup", slice_str(group), e);
+	if (!rc)
+		rc = run_plan_add_i64(&r->plan, "limit_ms", limit_ms(r), e);
+	if (!rc)
+		rc = run_plan_add_i64(&r->plan, "grace_ms", r->s->o.grace_ms, e);
+	return rc ? rc : run_plan_add_i64(&r->plan, "stream_max", stdout_max ? stdout_max : JOB_STREAM_MAX, e);
+}
+
+void run_begin(struct run *r)
+{
+	AUTO_BUF issues = BUF_MAX(4u << 20);
+	struct jw w = JW(&issues);
+	struct err e = { 0 };
+	size_t n;
+	enum errc rc;
+
+	r->phase = RUN_PREPARING;
+	jw_arr(&w, NULL);
+	n = job_check(r->request, &w);
+	jw_end(&w);
+	if (n) {
+		r->record.end.issues = jw_done(&w, &e) ? NULL : buf_take(&issues, NULL);
+		run_fail(r, "validation_failed", "generic job request failed validation");
+		return;
+	}
+	if (!r->runner) {
+		run_fail(r, "runner_unavailable", "No generic job runner is registered for this type.");
+		return;
+	}
+	rc = r->runner->plan(r->request, &r->plan, &e);
+	if (!rc)
+		rc = plan_limits(r, &e);
+	if (rc) {
+		run_fail(r, rc == E_BAD_REQUEST ? "validation_failed" : "runner_error", e.what);
+		return;
+	}
+	on_pool(r, prepare_work, on_prepared);
+}
+
+void run_stop(struct run *r)
+{
+	if (r->is_stop_wanted)
+		return;
+	r->is_stop_wanted = true;
+	if (r->phase == RUN_RUNNING)
+		run_dir_stop(r);
+}
+
+/* ---- after a restart ---- */
+
+/* What of it stands in the store already. */
+static enum errc load_place(struct run *r, bool *ret_has_start, struct err *e)
+{
+	struct attempt_row at = { 0 };
+	enum errc rc = attempts_get(r->s->o.reader, r->key, r->attempt, &at, &r->out_line, &r->err_line, e);
+
+	r->read_at = at.journal_bytes > 0 ? at.journal_bytes : 0;
+	r->out_lines = at.out_lines;
+	r->err_lines = at.err_lines;
+	*ret_has_start = at.journal_bytes >= 0;
+	return rc;
+}
+
+void run_attach(struct run *r, enum run_found found, pid_t pid)
+{
+	struct err e = { 0 };
+	bool has_start = false;
+
+	if (load_place(r, &has_start, &e)) {
+		run_fail(r, "node_lost", "the node lost what it knew of the attempt");
+		return;
+	}
+	log_event(LOG_INFO, "job.found", "job=%s attempt=%lld how=%s", r->job_id, (long long)r->attempt,
+		  found == FOUND_ALIVE ? "alive" : found == FOUND_ENDED ? "ended" : found == FOUND_LOST ? "lost" : "never_begun");
+	r->pid = pid;
+	if (!has_start && found != FOUND_NEVER_BEGUN && r->runner) {
+		add_started(r);
+		run_submit(r);
+	}
+	if (found == FOUND_ALIVE) {
+		watch(r);
+		return;
+	}
+	r->phase = RUN_OVER;
+	if (found != FOUND_NEVER_BEGUN) {
+		step(r);
+		return;
+	}
+	r->is_never_begun = true;
+	if (r->is_stop_wanted)
+		run_fail(r, "cancelled", "generic job cancelled");
+	else
+		run_fail(r, "node_lost", "the node ended before the job began");
+}

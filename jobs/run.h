@@ -1,0 +1,95 @@
+/*
+ * One attempt of one job, as the supervisor has it in hand. Private to jobs/supervisor*.c and jobs/run*.c.
+ *   run.c         begin, end, stop: the attempt's life       run_read.c   its journal into events
+ *   run_dir.c     files and processes: on the pool           supervisor.c which attempts there are
+ *
+ * Threads: the supervisor's loop; run_dir_* on the pool or at the start.
+ */
+#ifndef MSWARM_JOBS_RUN_H
+#define MSWARM_JOBS_RUN_H
+
+#include "jobs/job.h"
+#include "jobs/runner.h"
+#include "jobs/supervisor.h"
+
+#include <sys/types.h>
+
+enum run_phase {
+	RUN_PREPARING,                  /* its directory is made, the shim started: on the pool */
+	RUN_RUNNING,
+	RUN_OVER,                       /* the shim has ended; what it wrote is read */
+	RUN_ENDING,                     /* the end is on its way into the store */
+	RUN_REMOVING,                   /* its directory is removed: on the pool */
+};
+
+/* How the last shim of an attempt is found. */
+enum run_found { FOUND_ALIVE, FOUND_ENDED, FOUND_LOST, FOUND_NEVER_BEGUN };
+
+struct run {
+	struct supervisor *s;
+	struct run *next;
+	int64_t key, attempt;
+	char *job_id;
+	struct json *request;
+	const struct runner_ops *runner; /* NULL: it cannot run */
+	enum run_phase phase;
+	char dir[512];
+	pid_t pid;                      /* of the shim */
+	bool is_child;                  /* ours to reap */
+	bool is_stop_wanted, is_lost, is_never_begun;
+	bool is_on_pool, is_recording;
+	int pid_fd, journal_fd;
+	loop_watch_id pid_watch;
+	int inotify;                    /* its watch descriptor; -1: none */
+	int64_t read_at;                /* bytes of the journal that are parsed */
+	int64_t out_lines, err_lines;
+	struct buf out_line, err_line;  /* begun, not ended */
+	struct run_plan plan;
+	struct job_record record;       /* at most one is on its way */
+	struct loop_timer again;        /* the store could not take it */
+	struct pool_job pool;
+	struct err pool_err;
+	enum errc pool_rc;
+};
+
+struct supervisor {
+	struct supervisor_opts o;
+	char *folder, *shim;            /* o's are these */
+	struct run *runs;
+	size_t run_count;
+	struct job_claim claim;
+	bool is_claiming, is_claim_due, is_stopping, is_started;
+	struct loop_msg kick_msg;
+	atomic_bool is_kicked, is_cancel_due;
+	struct loop_timer later;        /* a deadline, or the store could not take a claim */
+	int inotify_fd;
+	loop_watch_id inotify_watch;
+};
+
+/* run.c */
+MUST_CHECK enum errc run_new(struct supervisor *s, const struct job_row *row, struct run **ret, struct err *e);
+void run_free(struct run *r);
+void run_begin(struct run *r);          /* a fresh attempt: it was claimed */
+void run_attach(struct run *r, enum run_found found, pid_t pid);
+void run_stop(struct run *r);           /* the job was asked to end */
+void run_submit(struct run *r);         /* r->record is filled */
+void run_on_files(struct run *r);       /* something changed in its directory */
+void run_fail(struct run *r, const char *code, const char *message);
+
+/* run_read.c: parse what the journal has into r->record. False: nothing new. */
+bool run_read(struct run *r);
+void run_read_last(struct run *r);      /* lines that never ended */
+void run_note_place(struct run *r);     /* how far it is read, into r->record */
+
+/* run_dir.c */
+MUST_CHECK enum errc run_dir_start(struct run *r, struct err *e);       /* pool: directory, spec, shim; sets r->pid */
+enum run_found run_dir_find(struct run *r, pid_t *ret_pid);
+void run_dir_stop(struct run *r);       /* the wish to stop, for the shim to see */
+void run_dir_remove(struct run *r);     /* pool; what is left of its processes too */
+void run_dir_sweep(struct supervisor *s);  /* directories of no job that runs */
+MUST_CHECK enum errc run_dir_exit(struct run *r, struct buf *text, struct err *e);  /* the exit record; E_NOT_FOUND */
+
+/* supervisor.c */
+void supervisor_drop(struct supervisor *s, struct run *r);      /* it has ended */
+
+#endif

@@ -1,0 +1,41 @@
+/*
+ * Runs what waits: claims jobs, starts a shim for each attempt, reads its journal into the store, stops it when asked, and
+ * ends it. After a restart it finds what still runs and goes on with it.
+ *
+ * Threads: new and free on main while the loop does not run; start and stop on THREAD(supervisor); kick and cancel any.
+ */
+#ifndef MSWARM_JOBS_SUPERVISOR_H
+#define MSWARM_JOBS_SUPERVISOR_H
+
+#include "base/loop.h"
+#include "base/pool.h"
+#include "jobs/capabilities.h"
+#include "store/store.h"
+
+#include <stdatomic.h>
+
+struct supervisor;
+
+struct supervisor_opts {
+	struct loop *loop;              /* the supervisor's */
+	struct store *store;
+	struct store_reader *reader;    /* for the loop above; borrowed */
+	struct pool *pool;
+	const char *folder;             /* attempt directories; made when absent */
+	const char *shim;               /* path of mswarm-shim */
+	const struct capabilities *caps;
+	const atomic_int *drain;        /* not 0: nothing begins */
+	bool is_off;                    /* nothing begins, ever; what runs is followed to its end */
+	int64_t max_active;
+	int64_t timeout_ms;             /* longest run of a job */
+	int64_t grace_ms;               /* between TERM and KILL */
+};
+
+MUST_CHECK enum errc supervisor_new(const struct supervisor_opts *o, struct supervisor **ret, struct err *e);
+void supervisor_start(struct supervisor *s);
+void supervisor_stop(struct supervisor *s);     /* nothing begins any more; what runs goes on under its shims */
+void supervisor_free(struct supervisor *s);     /* main, after the store has told all: NULL is fine */
+void supervisor_kick(struct supervisor *s);     /* there may be work */
+void supervisor_cancel(struct supervisor *s);   /* a running job was asked to stop; which, stands in its row */
+
+#endif

@@ -1,0 +1,165 @@
+/* See generic.h. */
+#include "routes/generic.h"
+
+#include "base/clock.h"
+#include "routes/guard.h"
+
+/* ---- gates ---- */
+
+struct gate_texts {
+	const char *local, *secret, *missing;
+};
+
+static const struct gate_texts *texts_of(enum token_kind kind)
+{
+	static const struct gate_texts generic = {
+		"Generic node jobs are only available in owner-local direct mode",
+		"MSWARM_SELF_HOSTED_INVOCATION_SIGNING_SECRET is required for generic jobs",
+		"Missing generic job token",
+	};
+	static const struct gate_texts ops = {
+		"Generic node operations are only available in owner-local direct mode",
+		"MSWARM_SELF_HOSTED_INVOCATION_SIGNING_SECRET is required for generic job operations",
+		"Missing generic job ops token",
+	};
+
+	return kind == TOKEN_OPS ? &ops : &generic;
+}
+
+static bool is_owner_local(const struct config *cfg)
+{
+	struct slice url = slice_trim(slice_str(cfg->direct_base_url));
+
+	return guard_is_local_host(slice_trim(slice_str(cfg->listen_host))) && (!url.n || guard_is_local_url(url));
+}
+
+enum errc generic_gate(struct req *q, enum token_kind kind, struct token_claims *ret, struct err *e)
+{
+	struct svc *svc = q->ctx->svc;
+	const struct gate_texts *t = texts_of(kind);
+	struct slice token;
+
+	if (!svc->cfg->is_generic_jobs_on)
+		return err_set(e, E_FEATURE_DISABLED, "Generic node jobs are disabled on this node");
+	if (!is_owner_local(svc->cfg))
+		return err_set(e, E_OWNER_LOCAL, "%s", t->local);
+	if (!svc->signing_secret.n)
+		return err_set(e, E_MISSING_CONFIG, "%s", t->secret);
+	token = token_from_header(req_header(q, "authorization"));
+	if (!token.n)
+		return err_set(e, E_UNAUTHORIZED, "%s", t->missing);
+	return token_verify(token, kind, svc->signing_secret, clock_wall_ms(), ret, e);
+}
+
+enum errc generic_check_path(struct req *q, const struct token_claims *c, struct slice *ret_job_id, struct err *e)
+{
+	struct slice id = slice_trim_js(slice_str(q->arg[0]));
+
+	if (!slice_eq(slice_str(c->node_id), slice_str(q->ctx->svc->node_id)) || !slice_eq(slice_str(c->job_id), id))
+		return err_set(e, E_BAD_REQUEST, "generic job token does not match this node or job");
+	*ret_job_id = id;
+	return E_OK;
+}
+
+enum errc generic_find(struct req *q, struct job_row *ret_row, struct err *e)
+{
+	struct token_claims claims = { 0 };
+	struct slice id;
+	enum errc rc = generic_gate(q, TOKEN_GENERIC, &claims, e);
+
+	if (!rc)
+		rc = generic_check_path(q, &claims, &id, e);
+	token_claims_done(&claims);
+	return rc ? rc : jobs_find(q->ctx->reader, id, ret_row, e);
+}
+
+/* ---- why it waits ---- */
+
+struct show_held generic_held(struct loop_ctx *ctx, const struct job_row *row)
+{
+	struct active_job *v = NULL;
+	struct show_held held = { 0 };
+	int64_t max = ctx->svc->cfg->generic_job_max_concurrency;
+	size_t n = 0;
+	struct err ignored;
+
+	if (row->state != JOB_QUEUED)
+		return held;
+	if (atomic_load(&ctx->svc->state.drain) != DRAIN_OFF)
+		return (struct show_held){ "node_draining", "Node is draining; queued jobs start when draining ends.", 0 };
+	if (jobs_active(ctx->reader, (size_t)max, &v, &n, &ignored))
+		return held;
+	if ((int64_t)n >= max)
+		held = (struct show_held){ "node_at_capacity", "Node is at generic job concurrency limit.", 1000 };
+	else if (n && strcmp(v[0].tenant_id, row->tenant_id) != 0)
+		held = (struct show_held){ "tenant_reserved", "Node is reserved for another tenant until active jobs finish.", 0 };
+	active_jobs_free(v, n);
+	return held;
+}
+
+/* ---- lists ---- */
+
+struct slice query_value(struct slice query, const char *name, bool *ret_has)
+{
+	struct slice rest = query, pair, value = { .p = "" };
+	size_t n = strlen(name);
+
+	*ret_has = false;
+	while (rest.p && slice_next(&rest, '&', &pair)) {
+		if (pair.n < n || memcmp(pair.p, name, n) != 0 || (pair.n > n && pair.p[n] != '='))
+			continue;
+		*ret_has = true;
+		value = pair.n > n ? slice_from(pair, n + 1) : slice_of("", 0);
+	}
+	return value;
+}
+
+enum errc generic_page(struct req *q, struct show *s, struct err *e)
+{
+	bool has_limit, has_after;
+	struct slice limit = query_value(q->query, "limit", &has_limit), after = query_value(q->query, "after", &has_after), major;
+	int64_t n = SHOW_ROWS;
+
+	if (has_limit && !slice_to_i64(limit, 1, SHOW_ROWS, &n))
+		return err_set(e, E_INVALID_VALUE, "limit: a number from 1 to %d", SHOW_ROWS);
+	if (has_after && (!slice_next(&after, '.', &major) || !slice_to_i64(major, 0, INT64_MAX, &s->at.major) || !after.p ||
+			  !slice_to_i64(after, 0, INT64_MAX, &s->at.minor)))
+		return err_set(e, E_INVALID_VALUE, "after: the id of an entry, two numbers and a dot between them");
+	s->max = (size_t)n;
+	return E_OK;
+}
+
+/* ---- snapshot ---- */
+
+/* A list that is cut says so, and where the rest begins. */
+static void show_cut(struct jw *w, const char *flag, const struct show *s)
+{
+	if (s->is_more)
+		jw_bool(w, flag, true);
+}
+
+enum errc generic_snapshot(struct req *q, struct reply *rep, int status, const struct job_row *row, struct err *e)
+{
+	struct show base = { .reader = q->ctx->reader, .node_id = q->ctx->svc->node_id, .row = row, .max = SHOW_ROWS };
+	struct show events = base, logs = base, audit = base;
+	struct show_held held = generic_held(q->ctx, row);
+	struct jw w;
+	enum errc rc;
+
+	buf_init(&rep->body, REPLY_MAX_BYTES);
+	w = JW(&rep->body);
+	rep->status = status;
+	jw_obj(&w, NULL);
+	show_job(&w, "job", &base, &held);
+	rc = show_events(&w, "events", &events, e);
+	if (!rc)
+		rc = show_logs(&w, "logs", &logs, e);
+	jw_raw(&w, "artifacts", row->artifacts ? slice_str(row->artifacts) : SLICE("[]"));
+	if (!rc)
+		rc = show_audit(&w, "audit", &audit, e);
+	show_cut(&w, "events_truncated", &events);
+	show_cut(&w, "logs_truncated", &logs);
+	show_cut(&w, "audit_truncated", &audit);
+	jw_end(&w);
+	return rc ? rc : jw_done(&w, e);
+}

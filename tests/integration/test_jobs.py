@@ -1,0 +1,292 @@
+"""The durable job plane over HTTP: T1 to T17 of direct-api.md 5.5, states, audit, fairness, retries."""
+import json
+
+import pytest
+from conftest import slow
+from jobs import BASE, ENV, JOBS, NODE, OPS, SCHEMA, SECRET, Jobs, echo, mint
+from node import Node, wait_until
+
+
+@pytest.fixture
+def make_plane(request):
+    made = []
+
+    def make(concurrency=1, env=None, **kw):
+        node = Node(env={**ENV, **(env or {})}, args=["--generic-job-max-concurrency", str(concurrency), "--no-mcoda", "--no-ollama",
+                                                       "--no-discovery"], is_stall_checked=True, **kw).start()
+        made.append(node)
+        return Jobs(node)
+    yield make
+    for node in made:
+        if getattr(request.node, "has_failed", False):
+            node.show()
+        try:
+            node.stop()
+        finally:
+            node.close()
+
+
+@pytest.fixture
+def plane(make_plane):
+    return make_plane()
+
+
+def actions(snapshot):
+    return [a["action"] for a in snapshot["audit"]]
+
+
+def types(snapshot):
+    return [e["type"] for e in snapshot["events"]]
+
+
+BEGIN = ["job_created", "job_queued", "reservation_created", "envelope_issued", "job_scheduled", "job_started"]
+
+
+def test_an_echo_from_create_to_end(plane):
+    job_id = plane.queue(echo("hi"))
+    s = plane.ended(job_id, slow(20))
+    job = s["job"]
+    assert job["state"] == "succeeded" and types(s) == ["started", "stdout", "progress", "completed"]
+    assert [e["sequence"] for e in s["events"]] == [0, 1, 2, 3]
+    assert s["events"][0]["message"] == "Running tenant.test-echo"
+    assert s["events"][0]["data"] == {"runner": "test.echo", "sandbox_profile": "owner-local-process", "timeout_ms": 3600000}
+    assert s["events"][1]["message"] == "hi" and s["events"][1]["data"] == {"runner": "test.echo", "index": 0, "repeat": 1}
+    assert s["events"][3]["data"] == {"status": "succeeded", "exit_code": 0, "runner": "test.echo"}
+    assert [(log["message"], log["sequence"], log["stream"], log["truncated"]) for log in s["logs"]] == [("hi", 1, "stdout", False)]
+    assert s["artifacts"] == [] and job["artifacts"] == []
+    result = job["result"]
+    assert result["status"] == "succeeded" and result["exit_code"] == 0 and result["job_id"] == job_id
+    assert result["metrics"] == {"runner": "test.echo", "echoed": 1, "message": "hi"}
+    assert actions(s) == BEGIN + ["job_event_recorded"] * 4 + ["job_completed", "reservation_released"]
+    assert [a["details"] for a in s["audit"] if a["action"] == "job_event_recorded"] == [
+        {"type": e["type"], "sequence": e["sequence"]} for e in s["events"]]
+    assert len({a["audit_id"] for a in s["audit"]}) == len(s["audit"])
+    assert job["reservation"]["released_at"] and job["reservation"]["resources"] == {}
+    assert job["tenant_id"] == "owner-local" and job["idempotency_key"] == f"owner-local:{job_id}" and job["priority"] == 0
+    assert job["job"] == echo("hi")
+    assert SECRET not in json.dumps(s) and "eyJ" not in json.dumps(s)
+
+
+def test_reads_ignore_the_request_id(plane):
+    job_id = plane.queue(echo())
+    plane.ended(job_id, slow(20))
+    for rest, name in [("/events", "events"), ("/logs", "logs"), ("/artifacts", "artifacts"), ("/audit", "audit")]:
+        body = plane.get(job_id, rest, request_id="another")
+        assert body["job_id"] == job_id and isinstance(body[name], list) and set(body) == {"job_id", name}
+
+
+def test_cancel_and_retry_of_an_ended_job(plane):
+    job_id = plane.queue(echo())
+    plane.ended(job_id, slow(20))
+    status, body = plane.ask(job_id, "cancel")
+    assert status == 202 and body["job"]["state"] == "succeeded" and actions(body)[-1] == "job_cancel_requested"
+    status, body = plane.ask(job_id, "retry")
+    assert status == 400 and body == {"error": "bad_request", "code": "validation_failed", "message": "job_retry_not_allowed_for_succeeded_jobs"}
+
+
+def test_idempotency(plane):
+    job_id = plane.queue(echo())
+    plane.ended(job_id, slow(20))
+    status, body, _ = plane.create(echo("other"), job_id)
+    assert status == 200 and actions(body)[-1] == "job_idempotent_reused" and body["job"]["job"] == echo("hi")
+    conflict = {"error": "conflict", "code": "idempotency_key_conflict", "message": "idempotency_key_conflict"}
+    assert plane.create(echo(), job_id, "r2")[:2] == (409, conflict)
+    keyed = {**echo(), "idempotency_key": "k1"}
+    a = plane.queue(keyed)
+    assert plane.create(keyed, "fresh")[:2] == (409, conflict)
+    assert plane.create({**echo(), "idempotency_key": "k2"}, a)[:2] == (409, {"error": "conflict", "code": "job_id_conflict", "message": "job_id_conflict"})
+
+
+def test_cancel_while_it_runs(plane):
+    job_id = plane.queue(echo(delay_ms=300, repeat=10))
+    wait_until(lambda: plane.get(job_id)["logs"], slow(10), "its first line")
+    status, body = plane.ask(job_id, "cancel")
+    assert status == 202 and body["job"]["state"] == "running"
+    s = plane.ended(job_id, slow(20))
+    assert s["job"]["state"] == "cancelled" and s["job"]["reservation"]["released_at"]
+    assert s["job"]["result"]["error"] == {"code": "cancelled", "message": "generic job cancelled", "retryable": False}
+    assert s["events"][-1]["type"] == "cancelled" and s["events"][-1]["data"] == {"code": "cancelled"}
+    assert actions(s)[-3:] == ["job_event_recorded", "job_cancelled", "reservation_released"]
+
+
+def test_cancel_while_it_waits(plane):
+    first = plane.queue(echo(delay_ms=30000))
+    job_id = plane.queue(echo())
+    assert plane.get(job_id)["job"]["backpressure"] == {"reason": "node_at_capacity", "message": "Node is at generic job concurrency limit.",
+                                                        "retry_after_ms": 1000}
+    status, body = plane.ask(job_id, "cancel")
+    assert status == 202 and body["job"]["state"] == "cancelled" and actions(body)[-2:] == ["job_cancel_requested", "job_cancelled"]
+    assert body["job"]["result"]["error"] == {"code": "cancelled", "message": "generic job cancelled before dispatch"}
+    plane.ask(first, "cancel")
+    assert plane.ended(first, slow(20))["job"]["state"] == "cancelled"
+
+
+def test_blocked_and_retried(plane):
+    job = {**echo(), "job_type": "render.blender"}
+    status, _, job_id = plane.create(job)
+    assert status == 202
+    token = {"job_type": "render.blender"}
+    wait_until(lambda: plane.get(job_id, **token)["job"]["state"] == "blocked", slow(10), "blocked")
+    s = plane.get(job_id, **token)
+    assert s["job"]["backpressure"] == {"reason": "no_capable_node", "message": "Blender is not available on this node."}
+    assert s["job"]["result"]["error"] == {"code": "no_capable_node", "message": "Blender is not available on this node.", "retryable": True}
+    assert actions(s) == ["job_created", "job_queued", "job_blocked"] and s["events"] == []
+    status, body = plane.ask(job_id, "retry", **token)
+    assert status == 202 and body["job"]["retry"]["retry_count"] == 1 and "result" not in body["job"] and body["job"]["state"] == "queued"
+
+
+def test_tenants_wait_for_each_other_and_none_starves(make_plane):
+    plane = make_plane(concurrency=2)
+    a = plane.queue(echo(tenant="A", delay_ms=1500))
+    wait_until(lambda: plane.state(a) == "running", slow(10), "A runs")
+    b = plane.queue(echo(tenant="B"))
+    assert plane.get(b)["job"]["backpressure"] == {"reason": "tenant_reserved",
+                                                   "message": "Node is reserved for another tenant until active jobs finish."}
+    c = plane.queue(echo(tenant="A"))
+    assert plane.ended(c, slow(20))["job"]["state"] == "succeeded" and plane.state(b) == "queued", "A's own job uses A's free place"
+    assert plane.ended(b, slow(20))["job"]["state"] == "succeeded"
+    assert plane.ended(a)["job"]["finished_at"] <= plane.get(b)["job"]["started_at"]
+
+
+def test_priority_and_deadline(plane):
+    first = plane.queue(echo(delay_ms=700))
+    wait_until(lambda: plane.state(first) == "running", slow(10), "the first runs")
+    late = plane.queue(echo(scheduling={"deadline_at": "2020-01-01T00:00:00Z"}))
+    low = plane.queue(echo("low", scheduling={"priority": 5}))
+    high = plane.queue(echo("high", scheduling={"priority": -5}))
+    assert plane.ended(late, slow(20))["job"]["state"] == "expired"
+    assert plane.ended(low, slow(20))["job"]["started_at"] >= plane.ended(high, slow(20))["job"]["finished_at"]
+    assert plane.get(high)["job"]["scheduling"] == {"priority": -5}
+
+
+def test_timeout_is_tried_again_as_often_as_allowed(plane):
+    job = {**echo(delay_ms=30000, metadata={"retry": {"max_retries": 1}}), "limits": {"timeout_sec": 1}}
+    job_id = plane.queue(job)
+    s = plane.ended(job_id, slow(30))
+    assert s["job"]["state"] == "failed" and s["job"]["retry"]["retry_count"] == 1
+    assert s["job"]["result"]["error"] == {"code": "timeout", "message": "generic job timed out", "retryable": True}
+    assert types(s) == ["started", "failed"] * 2 and [e["sequence"] for e in s["events"]] == [0, 1, 2, 3]
+    middle = actions(s)[len(BEGIN):]
+    assert middle == (["job_event_recorded"] * 2 + ["job_retry_scheduled", "reservation_released"] + BEGIN[2:] + ["job_event_recorded"] * 2
+                      + ["job_completed", "reservation_released"])
+
+
+def test_a_request_that_is_not_sound_fails_with_its_issues(plane):
+    job = {**echo(), "surprise": 1, "policy": {"trust_mode": "nobody"}}
+    job_id = plane.queue(job)
+    s = plane.ended(job_id, slow(20))
+    assert s["job"]["state"] == "failed" and s["job"]["result"]["error"]["code"] == "validation_failed"
+    assert [i["code"] for i in s["job"]["validation_issues"]] == ["unknown_field", "invalid_policy"]
+    assert types(s) == ["failed"] and s["events"][0]["data"] == {"code": "validation_failed"}
+
+
+def test_an_echo_that_fails(plane):
+    s = plane.ended(plane.queue(echo("upstream timeout", fail=True)), slow(20))
+    assert s["job"]["state"] == "failed" and s["job"]["result"]["error"] == {"code": "runner_error", "message": "upstream timeout", "retryable": False}
+
+
+@pytest.mark.parametrize("message", ["two\nlines", 'a "quoted" \\ one', "\u00fc\u20ac\U0001f600", "  blanks  "])
+def test_what_is_said_is_said_exactly(plane, message):
+    s = plane.ended(plane.queue(echo(message, repeat=3)), slow(20))
+    assert [log["message"] for log in s["logs"]] == [message.strip()] * 3
+
+
+def test_ops(plane):
+    ids = [plane.queue(echo(str(i))) for i in range(3)]
+    for i in ids:
+        plane.ended(i, slow(20))
+    ops = plane.ops("?audit_limit=2")
+    assert ops["node"]["node_id"] == NODE and ops["node"]["owner_local"] is True and ops["node"]["listen_port"] == plane.node.port
+    assert [j["job_id"] for j in ops["queue"]["jobs"]] == ids[::-1] and ops["queue"]["jobs"][0]["priority"] == 0
+    assert ops["queue"]["totals_by_state"] == {"succeeded": 3} and ops["queue"]["terminal_jobs"] == 3
+    assert ops["quota"]["available_slots"] == 1 and ops["quota"]["production_enforced"] is False
+    assert ops["usage"]["total_jobs"] == 3 and ops["usage"]["succeeded_jobs"] == 3 and ops["usage"]["gpu_seconds"] == 0
+    assert ops["usage"]["event_count"] == 12 and ops["usage"]["stdout_bytes"] == 3
+    assert ops["audit"]["limit"] == 2 and ops["audit"]["total"] == 36 and len(ops["audit"]["events"]) == 2
+    assert ops["queue"]["jobs"][0]["last_event_type"] == "completed" and ops["queue"]["jobs"][0]["log_bytes"] == 1
+    assert ops["capabilities"]["job_types"] == ["tenant.test-echo"]
+    assert plane.ops("?limit=0")["queue"]["jobs"] == [] and plane.ops("?audit_limit=999")["audit"]["limit"] == 250
+    everything = plane.ops("?audit_limit=250")["audit"]["events"]
+    assert len(everything) == 36 and [e["timestamp"] for e in everything] == sorted((e["timestamp"] for e in everything), reverse=True)
+    assert plane.ops("?audit_limit=5&audit_offset=3")["audit"]["events"] == everything[3:8]
+
+
+def test_capabilities(plane):
+    status, body = plane.call("GET", f"{BASE}/capabilities", mint("capabilities", nonce="n"))
+    assert status == 200 and body["job_types"] == ["tenant.test-echo"] and body["generic_jobs_enabled"] is True
+    assert body["accelerators"]["gpu"] == {"available": False, "count": 0, "vendors": [], "cuda": False, "vram_tier": "none"}
+    assert body["capabilities"] == ["generic_jobs", "job_type:tenant.test-echo"]
+    assert plane.call("GET", f"{BASE}/capabilities", mint("capabilities", node_id="x"))[0] == 400
+
+
+def test_lists_go_on_where_they_were_cut(plane):
+    job_id = plane.queue(echo(repeat=20))
+    whole = plane.ended(job_id, slow(20))
+    for name in ("events", "logs", "audit"):
+        got, after = [], ""
+        while True:
+            body = plane.get(job_id, f"/{name}?limit=3{after}")
+            assert len(body[name]) <= 3
+            got += body[name]
+            if "next_after" not in body:
+                break
+            after = f"&after={body['next_after']}"
+        assert got == whole[name], name
+
+
+def test_gates(make_plane, plane):
+    job_id = plane.queue(echo())
+    flat = {"error": "unauthorized", "code": "unauthorized"}
+    assert plane.call("GET", OPS, plane.token(job_id)) == (401, {**flat, "message": "self_hosted_generic_job_ops_token_scope_denied"})
+    assert plane.call("GET", f"{JOBS}/{job_id}", plane.token("other"))[1]["message"] == "generic job token does not match this node or job"
+    assert plane.call("GET", f"{JOBS}/nobody", plane.token("nobody")) == (
+        404, {"error": "not_found", "code": "job_not_found", "message": "Generic lifecycle job was not found"})
+    status, _, data = plane.node.request("GET", f"{JOBS}/{job_id}")
+    assert (status, json.loads(data)["message"]) == (401, "Missing generic job token")
+    assert plane.ask(job_id, "cancel", request_id="r9")[1]["message"] == "generic cancellation token does not match the lifecycle job"
+    off = make_plane(env={"MSWARM_SELF_HOSTED_GENERIC_JOBS_ENABLED": "false"})
+    assert off.call("POST", JOBS, "x", {}) == (404, {"error": "not_found", "code": "feature_disabled",
+                                                    "message": "Generic node jobs are disabled on this node"})
+
+
+def test_create_checks_what_the_token_says(plane):
+    right = {"job_id": "j", "request_id": "r1", "node_id": NODE, "job": echo()}
+    for member, text in [("node_id", "generic job node_id"), ("job_id", "generic job_id"), ("request_id", "generic request_id")]:
+        status, body = plane.call("POST", JOBS, plane.token("j"), {**right, member: "x"})
+        assert (status, body["message"]) == (400, f"{text} does not match invocation token")
+    for member, text in [("schema_version", "generic schema_version"), ("job_type", "generic job_type")]:
+        status, body = plane.call("POST", JOBS, plane.token("j"), {**right, "job": {**echo(), member: "x"}})
+        assert (status, body["message"]) == (400, f"{text} does not match invocation token")
+    assert plane.call("POST", JOBS, plane.token("j"), "[]")[0] in (400, 415)
+    assert SCHEMA == "2026-06-14"
+
+
+def test_drain_keeps_what_is_created(plane):
+    assert plane.node.cli("drain", "on").returncode == 0
+    job_id = plane.queue(echo())
+    assert plane.get(job_id)["job"]["backpressure"]["reason"] == "node_draining"
+    assert plane.node.cli("drain", "off").returncode == 0
+    assert plane.ended(job_id, slow(20))["job"]["state"] == "succeeded"
+
+
+def test_jobs_survive_a_restart_and_a_kill(plane):
+    node = plane.node
+    done = plane.queue(echo("done"))
+    before = plane.ended(done, slow(20))
+    running = plane.queue(echo("line", repeat=20, delay_ms=150))
+    waiting = plane.queue(echo("waiting"))
+    wait_until(lambda: len(plane.get(running)["logs"]) >= 2, slow(10), "two lines")
+    node.kill()
+    node.start()
+    assert plane.get(done) == before
+    s = plane.ended(running, slow(30))
+    assert s["job"]["state"] == "succeeded" and types(s) == ["started"] + ["stdout"] * 20 + ["progress", "completed"]
+    assert [e["sequence"] for e in s["events"]] == list(range(23)) and [e["data"]["index"] for e in s["events"][1:21]] == list(range(20))
+    assert plane.ended(waiting, slow(20))["job"]["state"] == "succeeded"
+    running = plane.queue(echo("line", repeat=10, delay_ms=150))
+    wait_until(lambda: plane.get(running)["logs"], slow(10), "a line")
+    node.stop()
+    node.start()
+    s = plane.ended(running, slow(30))
+    assert [e["data"]["index"] for e in s["events"] if e["type"] == "stdout"] == list(range(10)) and s["job"]["state"] == "succeeded"
+    assert not list((node.state_dir / "jobs").iterdir()), "directories of ended jobs are gone"
