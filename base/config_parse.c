@@ -271,7 +271,7 @@ static enum errc add_header(struct slice name, struct slice value, struct str_li
 	AUTO_BUF line = BUF_MAX(8192);
 
 	if (!is_header_name(name) || value.n > 4096 || !is_printable(value))
-		return err_set(e, E_INVALID_VALUE, "headers: \"" SLICE_FMT "\" cannot be sent", SLICE_ARG(slice_cut(name, 40)));
+		return err_set(e, E_INVALID_VALUE, "headers: \"" SLICE_FMT "\" cannot be sent", SLICE_ARG(slice_cut_text(name, 40)));
 	enum errc rc = buf_addf(&line, e, SLICE_FMT ": " SLICE_FMT, SLICE_ARG(name), SLICE_ARG(value));
 
 	return rc ? rc : str_list_add(ret, buf_slice(&line), e);
@@ -393,7 +393,7 @@ static void warn_entry_keys(struct config_build *b, const struct json *entry, co
 		if (slice_eq(key, SLICE("api_key")))
 			config_warn(b, "%s: api_key is not read; put the key into a file and name it as api_key_file", label);
 		else if (i == ARRAY_LEN(known))
-			config_warn(b, "%s: unknown key \"" SLICE_FMT "\"", label, SLICE_ARG(slice_cut(key, 64)));
+			config_warn(b, "%s: unknown key \"" SLICE_FMT "\"", label, SLICE_ARG(slice_cut_text(key, 64)));
 	}
 }
 

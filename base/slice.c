@@ -88,6 +88,17 @@ static bool is_ascii_blank(char c)
 	return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
+struct slice slice_cut_text(struct slice s, size_t n)
+{
+	size_t at = n;
+
+	if (s.n <= n)
+		return s;
+	while (at && n - at < 4 && ((unsigned char)s.p[at] & 0xc0) == 0x80)
+		at--;
+	return slice_cut(s, at);
+}
+
 struct slice slice_trim(struct slice s)
 {
 	while (s.n && is_ascii_blank(s.p[0]))

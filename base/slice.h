@@ -35,6 +35,7 @@ ptrdiff_t slice_find(struct slice s, struct slice needle);
 ptrdiff_t slice_find_char(struct slice s, char c);
 struct slice slice_from(struct slice s, size_t at);              /* the rest from at (clamped) */
 struct slice slice_cut(struct slice s, size_t n);                /* the first n bytes (clamped) */
+struct slice slice_cut_text(struct slice s, size_t n);           /* at most n, and no character cut in two */
 struct slice slice_trim(struct slice s);                         /* ASCII space, \t \n \v \f \r at both ends */
 /* Trim as JavaScript's String.trim does: also U+00A0, U+FEFF, U+2028/9 and the Unicode space separators. */
 struct slice slice_trim_js(struct slice s);

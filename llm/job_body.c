@@ -182,7 +182,7 @@ static enum errc image_of(const struct json *part, struct slice *ret, struct err
 		return E_OK;
 	if (!slice_eq(type, SLICE("image_url")) || !slice_starts_with_nocase(url, SLICE("data:image/")) || at < 0)
 		return err_set(e, E_UNSUPPORTED_VALUE, "messages: a part of type \"" SLICE_FMT "\" cannot be sent to Ollama; images need a data URL",
-			       SLICE_ARG(slice_cut(type, 40)));
+			       SLICE_ARG(slice_cut_text(type, 40)));
 	*ret = slice_from(url, (size_t)at + 8);
 	return E_OK;
 }

@@ -24,7 +24,7 @@ static enum errc resolve(struct chat *c, struct call_req *r, struct err *e)
 		return rc;
 	if (!auth_allows_model(c->ctx->svc->auth, c->key_id, model))
 		return err_set_param(e, E_MODEL_NOT_FOUND, "model",
-				     "The model `" SLICE_FMT "` does not exist or you do not have access to it.", SLICE_ARG(slice_cut(model, 128)));
+				     "The model `" SLICE_FMT "` does not exist or you do not have access to it.", SLICE_ARG(slice_cut_text(model, 128)));
 	return E_OK;
 }
 

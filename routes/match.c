@@ -153,6 +153,6 @@ enum errc route_match(struct slice method, struct slice path, const struct route
 		is_path_known |= hit;
 	}
 	if (is_path_known)
-		return err_set(e, E_METHOD, "method " SLICE_FMT " is not allowed here", SLICE_ARG(slice_cut(method, 32)));
-	return err_set(e, E_NOT_FOUND, "Invalid URL (" SLICE_FMT " " SLICE_FMT ")", SLICE_ARG(slice_cut(method, 32)), SLICE_ARG(slice_cut(path, 128)));
+		return err_set(e, E_METHOD, "method " SLICE_FMT " is not allowed here", SLICE_ARG(slice_cut_text(method, 32)));
+	return err_set(e, E_NOT_FOUND, "Invalid URL (" SLICE_FMT " " SLICE_FMT ")", SLICE_ARG(slice_cut_text(method, 32)), SLICE_ARG(slice_cut_text(path, 128)));
 }

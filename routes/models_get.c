@@ -19,7 +19,7 @@ const struct agent *model_find(const struct agents *l, struct slice id)
 static enum errc unknown(struct slice id, struct err *e)
 {
 	return err_set_param(e, E_MODEL_NOT_FOUND, "model", "The model `" SLICE_FMT "` does not exist or you do not have access to it.",
-			     SLICE_ARG(slice_cut(id, 128)));
+			     SLICE_ARG(slice_cut_text(id, 128)));
 }
 
 static enum errc find(struct req *q, const struct agents *l, struct slice id, const struct agent **ret, struct err *e)

@@ -58,6 +58,11 @@ static void cuts(void **state)
 	assert_slice(slice_from(nothing, 9), "");
 	assert_slice(slice_cut(SLICE("abc"), 2), "ab");
 	assert_slice(slice_cut(SLICE("abc"), 9), "abc");
+	assert_slice(slice_cut_text(SLICE("abc"), 3), "abc");
+	assert_slice(slice_cut_text(SLICE("ab\xC3\xA9"), 3), "ab");
+	assert_slice(slice_cut_text(SLICE("ab\xC3\xA9z"), 4), "ab\xC3\xA9");
+	assert_slice(slice_cut_text(SLICE("a\xF0\x9F\x98\x80z"), 4), "a");
+	assert_slice(slice_cut_text(SLICE("\x80\x80\x80\x80\x80\x80"), 5), "\x80");      /* no characters at all: still at most n */
 }
 
 static void trims(void **state)
