@@ -54,6 +54,7 @@ struct job_claim {
 	struct job_row begun[CLAIMS_MAX];
 	size_t n;
 	bool is_more;                   /* more may be begun at once */
+	bool has_ended_some;            /* by deadline, or because the node cannot run them */
 	int64_t next_deadline_wall_ms;  /* of a waiting job; 0: none */
 };
 void job_claim_init(struct job_claim *c);

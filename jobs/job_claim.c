@@ -65,6 +65,7 @@ static enum errc expire(struct store_tx *t, struct job_claim *c, int64_t now_ms,
 		rc = jobs_overdue_tx(t, now_ms, &key, &c->next_deadline_wall_ms, e);
 		if (!rc && key)
 			rc = expire_one(t, key, now_ms, e);
+		c->has_ended_some |= key != 0;
 	}
 	return rc;
 }
@@ -207,6 +208,7 @@ static enum errc take(struct store_tx *t, struct job_claim *c, int64_t key, int6
 	if (rc)
 		return rc;
 	*ret_begun = !job_lacks(request, c->caps, message, sizeof(message));
+	c->has_ended_some |= !*ret_begun;
 	rc = *ret_begun ? begin(t, &j, request, now_ms, e) : block(t, &j, message, now_ms, e);
 	if (rc || !*ret_begun)
 		return rc;
@@ -243,7 +245,7 @@ static enum errc claim(struct store_tx *t, struct store_job *job, struct err *e)
 	enum errc rc;
 
 	forget(c);
-	c->is_more = false;
+	c->is_more = c->has_ended_some = false;
 	rc = expire(t, c, now_ms, e);
 	if (!rc && !c->is_draining)
 		rc = jobs_active_tx(t, (size_t)c->max_active, &at_work.v, &at_work.n, e);

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "jobs/subs.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -137,6 +138,7 @@ static void on_recorded(struct loop_msg *m)
 		loop_timer_set(r->s->o.loop, &r->again, loop_now_ms(r->s->o.loop) + AGAIN_MS);
 		return;
 	}
+	subs_publish(r->s->o.subs, r->key);
 	if (r->record.has_end) {
 		log_event(LOG_INFO, "job.ended", "job=%s attempt=%lld state=%s", r->job_id, (long long)r->attempt,
 			  job_state_name(r->record.found.state));

@@ -41,6 +41,7 @@ MUST_CHECK enum errc show_audit_newest(struct jw *w, struct store_reader *r, con
 void show_ops_job(struct jw *w, const struct show *s);
 /* One event, as lists and streams show it. */
 void show_event(struct jw *w, const char *key, const char *job_id, const struct event_row *v);
+void show_log(struct jw *w, const char *key, const char *job_id, const struct event_row *v);
 void show_time(struct jw *w, const char *key, int64_t wall_ms);  /* nothing for 0 */
 
 #endif

@@ -31,9 +31,9 @@ void show_event(struct jw *w, const char *key, const char *job_id, const struct 
 	jw_end(w);
 }
 
-static void show_log(struct jw *w, const char *job_id, const struct event_row *v)
+void show_log(struct jw *w, const char *key, const char *job_id, const struct event_row *v)
 {
-	jw_obj(w, NULL);
+	jw_obj(w, key);
 	jw_str(w, "job_id", job_id);
 	jw_i64(w, "sequence", v->sequence);
 	show_time(w, "timestamp", v->wall_ms);
@@ -60,7 +60,7 @@ static enum errc on_event(void *ctx, const struct event_row *v, struct err *e)
 	l->n++;
 	s->at = (struct show_place){ v->attempt, v->pos };
 	if (l->is_logs)
-		show_log(l->w, s->row->job_id, v);
+		show_log(l->w, NULL, s->row->job_id, v);
 	else
 		show_event(l->w, NULL, s->row->job_id, v);
 	return E_OK;

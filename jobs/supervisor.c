@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "base/thread.h"
 #include "jobs/run.h"
+#include "jobs/subs.h"
 
 #include <errno.h>
 #include <sys/epoll.h>
@@ -84,6 +85,8 @@ static void on_claimed(struct loop_msg *m)
 		wake_at(s, LATER_MS);
 		return;
 	}
+	if (c->has_ended_some)
+		subs_publish(s->o.subs, SUBS_ALL);
 	for (size_t i = 0; i < c->n; i++)
 		begin_row(s, &c->begun[i]);
 	if (c->next_deadline_wall_ms) {

@@ -15,12 +15,14 @@
 #include <stdatomic.h>
 
 struct supervisor;
+struct subs;
 
 struct supervisor_opts {
 	struct loop *loop;              /* the supervisor's */
 	struct store *store;
 	struct store_reader *reader;    /* for the loop above; borrowed */
 	struct pool *pool;
+	struct subs *subs;
 	const char *folder;             /* attempt directories; made when absent */
 	const char *shim;               /* path of mswarm-shim */
 	const struct capabilities *caps;

@@ -163,3 +163,26 @@ enum errc generic_snapshot(struct req *q, struct reply *rep, int status, const s
 	jw_end(&w);
 	return rc ? rc : jw_done(&w, e);
 }
+
+#define AUDIT_OF_CREATE 2               /* job_created, job_queued: the first of every job */
+
+enum errc generic_snapshot_new(struct req *q, struct reply *rep, const struct job_row *row, struct err *e)
+{
+	static const char *const empty[] = { "events", "logs", "artifacts" };
+	struct show s = { .reader = q->ctx->reader, .node_id = q->ctx->svc->node_id, .row = row, .max = AUDIT_OF_CREATE };
+	struct jw w;
+	enum errc rc;
+
+	buf_init(&rep->body, REPLY_MAX_BYTES);
+	w = JW(&rep->body);
+	rep->status = 202;
+	jw_obj(&w, NULL);
+	show_job(&w, "job", &s, NULL);
+	for (size_t i = 0; i < ARRAY_LEN(empty); i++) {
+		jw_arr(&w, empty[i]);
+		jw_end(&w);
+	}
+	rc = show_audit(&w, "audit", &s, e);
+	jw_end(&w);
+	return rc ? rc : jw_done(&w, e);
+}

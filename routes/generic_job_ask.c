@@ -1,5 +1,6 @@
 /* R14, R15: a person's cancel and retry. A body is read and ignored. Source: direct-api.md 2.14. */
 #include "base/mem.h"
+#include "jobs/subs.h"
 #include "jobs/supervisor.h"
 #include "routes/generic.h"
 
@@ -19,6 +20,8 @@ static void on_asked(struct loop_msg *m)
 		supervisor_cancel(c->ctx->svc->supervisor);
 	else if (!job->rc)
 		supervisor_kick(c->ctx->svc->supervisor);
+	if (!job->rc)
+		subs_publish(c->ctx->svc->subs, c->ask.found.key);
 	if (c->q && job->rc)
 		reply_fail(c->q, &job->e);
 	else if (c->q && generic_snapshot(c->q, &c->q->reply, 202, &c->ask.found, &e))

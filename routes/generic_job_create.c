@@ -163,15 +163,18 @@ static void on_created(struct loop_msg *m)
 {
 	struct store_job *job = CONTAINER_OF(m, struct store_job, done);
 	struct work *c = CONTAINER_OF(CONTAINER_OF(job, struct job_create, job), struct work, create);
-	const struct job_row *row = c->create.is_reused ? &c->create.found : &c->create.wanted;
 	struct req *q = c->q;
 	struct err e = { 0 };
+	enum errc rc = job->rc;
 
-	if (!job->rc && !c->create.is_reused)
+	if (rc)
+		e = job->e;
+	else if (!c->create.is_reused)
 		supervisor_kick(c->ctx->svc->supervisor);
-	if (job->rc)
-		fail(c, &job->e);
-	else if (q && generic_snapshot(q, &q->reply, c->create.is_reused ? 200 : 202, row, &e))
+	if (!rc && q)
+		rc = c->create.is_reused ? generic_snapshot(q, &q->reply, 200, &c->create.found, &e)
+					 : generic_snapshot_new(q, &q->reply, &c->create.wanted, &e);
+	if (rc)
 		fail(c, &e);
 	else if (q)
 		reply_done(q);

@@ -1,4 +1,5 @@
 /* R9 to R13: a lifecycle job's snapshot and its lists. Each stands at one moment of the store. Source: direct-api.md 2.13. */
+#include "routes/follow.h"
 #include "routes/generic.h"
 
 #include <stdio.h>
@@ -9,6 +10,14 @@ enum errc route_generic_job_get(struct req *q, struct reply *rep, struct err *e)
 	enum errc rc = generic_find(q, &row, e);
 
 	return rc ? rc : generic_snapshot(q, rep, 200, &row, e);
+}
+
+static enum errc follow(struct req *q, struct reply *rep, bool is_logs, struct err *e)
+{
+	AUTO_JOB_ROW row = { 0 };
+	enum errc rc = generic_find(q, &row, e);
+
+	return rc ? rc : follow_start(q, rep, &row, is_logs, e);
 }
 
 /* {"job_id", name: [...]}, and when the list goes on: "truncated" and "next_after". */
@@ -42,12 +51,12 @@ static enum errc reply_list(struct req *q, struct reply *rep, const char *name,
 
 enum errc route_generic_job_events(struct req *q, struct reply *rep, struct err *e)
 {
-	return reply_list(q, rep, "events", show_events, e);
+	return follow_is_asked(q) ? follow(q, rep, false, e) : reply_list(q, rep, "events", show_events, e);
 }
 
 enum errc route_generic_job_logs(struct req *q, struct reply *rep, struct err *e)
 {
-	return reply_list(q, rep, "logs", show_logs, e);
+	return follow_is_asked(q) ? follow(q, rep, true, e) : reply_list(q, rep, "logs", show_logs, e);
 }
 
 enum errc route_generic_job_audit(struct req *q, struct reply *rep, struct err *e)

@@ -29,6 +29,7 @@ struct auth;
 struct accounting;
 struct pool;
 struct supervisor;
+struct subs;
 struct capabilities;
 
 /* The body of GET /v1/models as made last on this loop (models_list.c). All zero to begin with. */
@@ -67,6 +68,7 @@ struct svc {
 	struct auth *auth;
 	struct pool *pool;
 	struct supervisor *supervisor;
+	struct subs *subs;
 	const struct capabilities *capabilities;
 	struct node_state state;
 	const char *node_id;

@@ -32,6 +32,8 @@ static ptrdiff_t sink_read(void *state, char *dst, size_t cap)
 		s->is_full = false;
 		if (s->call)
 			call_resume(s->call);
+		if (s->drained)
+			s->drained(s);
 	}
 	return (ptrdiff_t)n;
 }

@@ -28,6 +28,7 @@ struct sink {
 	bool is_full;                      /* CALL_FULL was said */
 	/* The client has read all, or has gone, or was cut off: the owner ends its work and frees. THREAD(loop) */
 	void (*closed)(struct sink *s, bool is_complete);
+	void (*drained)(struct sink *s);   /* may be NULL: it was full and is below SINK_LOW_BYTES; within a read, so only note it */
 	/* The node stops: append the last event (may be NULL). The work is ended by the owner. */
 	void (*stopping)(struct sink *s);
 };

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "jobs/subs.h"
 #include "server/notify.h"
 
 #include <errno.h>
@@ -178,6 +179,7 @@ void app_free(struct app *a)
 	/* The store's last letters went to loops that do not run any more: their senders are freed with these two. */
 	control_free(a->control);
 	supervisor_free(a->svc.supervisor);
+	subs_free(a->svc.subs);
 	for (unsigned i = 0; i < a->loop_count; i++)
 		loop_free(a->ctxs[i].loop);
 	loop_free(a->super);

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "jobs/subs.h"
 #include "server/dispatch.h"
 #include "server/nodeid.h"
 
@@ -221,9 +222,12 @@ static enum errc open_jobs(struct app *a, struct err *e)
 		return rc;
 	if (!folder || !shim)
 		return err_set(e, E_NO_MEMORY, "no memory");
+	rc = subs_new(&a->svc.subs, e);
+	if (rc)
+		return rc;
 	a->svc.capabilities = &a->capabilities;
 	const struct supervisor_opts o = {
-		.loop = a->super, .store = a->svc.store, .reader = a->super_reader, .pool = a->svc.pool, .folder = folder, .shim = shim,
+		.loop = a->super, .store = a->svc.store, .reader = a->super_reader, .pool = a->svc.pool, .subs = a->svc.subs, .folder = folder, .shim = shim,
 		.caps = &a->capabilities, .drain = &a->svc.state.drain, .is_off = !cfg->is_generic_jobs_on,
 		.max_active = cfg->generic_job_max_concurrency, .grace_ms = cfg->job_grace_ms,
 		.timeout_ms = cfg->generic_job_timeout_ms ? cfg->generic_job_timeout_ms : cfg->job_timeout_ms,

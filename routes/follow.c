@@ -1,0 +1,199 @@
+/*
+ * ?follow=1 on events and logs: what happened so far and then what happens, as a stream, until the job has ended. The id of
+ * an entry is its place in the job (attempt and position in the attempt's journal): with Last-Event-ID, or ?after=, a
+ * client goes on exactly behind it, also at a node that was restarted.
+ *
+ * It reads from the store alone, and only as fast as the client does. THREAD(loop), the connection's.
+ */
+#include "routes/follow.h"
+
+#include "base/mem.h"
+#include "jobs/subs.h"
+#include "routes/sink.h"
+
+#include <stdio.h>
+
+#define ROWS_A_TURN 100                 /* the loop has others to serve */
+
+struct follow {
+	struct loop_ctx *ctx;
+	struct sink sink;
+	struct sub sub;
+	struct show_place at;
+	struct loop_timer more;
+	char *job_id;
+	bool is_logs, is_dead;
+	size_t n;                       /* entries of this turn */
+	struct err err;
+};
+
+static void follow_free(struct follow *f)
+{
+	mem_free(f->job_id);
+	mem_free(f);
+}
+
+static enum errc add_entry(struct follow *f, const struct event_row *v, struct err *e)
+{
+	struct jw w = JW(&f->sink.out);
+	enum errc rc = buf_addf(&f->sink.out, e, "id: %lld.%lld\nevent: %s\ndata: ", (long long)v->attempt, (long long)v->pos,
+				event_type_name(v->type));
+
+	if (rc)
+		return rc;
+	if (f->is_logs)
+		show_log(&w, NULL, f->job_id, v);
+	else
+		show_event(&w, NULL, f->job_id, v);
+	rc = jw_done(&w, e);
+	return rc ? rc : buf_add_str(&f->sink.out, "\n\n", e);
+}
+
+static enum errc on_event(void *ctx, const struct event_row *v, struct err *e)
+{
+	struct follow *f = ctx;
+
+	if (f->sink.out.n >= SINK_HIGH_BYTES)
+		return E_CANCELLED;            /* enough until the client has read it */
+	f->at = (struct show_place){ v->attempt, v->pos };
+	return f->is_logs && !event_is_log(v->type) ? E_OK : add_entry(f, v, e);
+}
+
+/* The stream's last words: how the job stands now. */
+static void end(struct follow *f, const struct job_row *row)
+{
+	struct err e = { 0 };
+	struct jw w = JW(&f->sink.out);
+
+	if (!buf_add_str(&f->sink.out, "event: end\ndata: ", &e)) {
+		jw_obj(&w, NULL);
+		jw_str(&w, "job_id", row->job_id);
+		jw_str(&w, "state", job_state_name(row->state));
+		jw_end(&w);
+		(void)!jw_done(&w, &e);
+		(void)!buf_add_str(&f->sink.out, "\n\n", &e);
+	}
+	sink_end(&f->sink);
+}
+
+static void pump(struct follow *f)
+{
+	AUTO_JOB_ROW row = { 0 };
+	struct err e = { 0 };
+	size_t n = 0;
+	enum errc rc;
+
+	if (f->sink.is_ended || f->sink.is_full)
+		return;
+	/* First how it stands, then its events: an end that is seen has all its events before it. */
+	rc = jobs_get_brief(f->ctx->reader, f->sub.job_key, &row, &e);
+	if (!rc)
+		rc = job_events_walk(f->ctx->reader, f->sub.job_key, f->at.major, f->at.minor, ROWS_A_TURN, on_event, f, &n, &e);
+	if (rc && rc != E_CANCELLED) {         /* the job is gone, or the store cannot be read: nothing more comes */
+		sink_end(&f->sink);
+		return;
+	}
+	if (n)
+		sink_push(&f->sink);
+	if (rc == E_CANCELLED || f->sink.is_full)
+		f->sink.is_full = true;
+	else if (n == ROWS_A_TURN)
+		loop_timer_set(f->ctx->loop, &f->more, loop_now_ms(f->ctx->loop));
+	else if (job_is_ended(row.state))
+		end(f, &row);
+}
+
+static void on_more(struct loop_timer *t)
+{
+	pump(CONTAINER_OF(t, struct follow, more));
+}
+
+static void on_changed(struct loop_msg *m)
+{
+	struct sub *v = CONTAINER_OF(m, struct sub, msg);
+	struct follow *f = CONTAINER_OF(v, struct follow, sub);
+
+	subs_taken(f->ctx->svc->subs, v);
+	if (f->is_dead)
+		follow_free(f);
+	else
+		pump(f);
+}
+
+/* Below its low mark again: not here, in the middle of a read, but in this turn of the loop. */
+static void on_drained(struct sink *s)
+{
+	struct follow *f = CONTAINER_OF(s, struct follow, sink);
+
+	loop_timer_set(f->ctx->loop, &f->more, loop_now_ms(f->ctx->loop));
+}
+
+static void on_closed(struct sink *s, bool is_complete)
+{
+	struct follow *f = CONTAINER_OF(s, struct follow, sink);
+
+	(void)is_complete;
+	loop_timer_cancel(f->ctx->loop, &f->more);
+	f->is_dead = true;
+	sink_done(s);
+	if (!subs_remove(f->ctx->svc->subs, &f->sub))
+		follow_free(f);
+}
+
+/* "attempt.pos" of the header, unless the query says otherwise. */
+static enum errc begin_at(struct req *q, struct show_place *ret, struct err *e)
+{
+	struct slice id = slice_trim(req_header(q, "last-event-id")), major;
+	struct show s = { 0 };
+	enum errc rc = generic_page(q, &s, e);
+
+	if (rc)
+		return rc;
+	*ret = s.at;
+	if (!id.n || s.at.major)
+		return E_OK;
+	if (!slice_next(&id, '.', &major) || !slice_to_i64(major, 0, INT64_MAX, &ret->major) || !id.p ||
+	    !slice_to_i64(id, 0, INT64_MAX, &ret->minor))
+		return err_set(e, E_INVALID_VALUE, "last-event-id: the id of an entry, two numbers and a dot between them");
+	return E_OK;
+}
+
+bool follow_is_asked(struct req *q)
+{
+	bool has;
+	struct slice v = query_value(q->query, "follow", &has);
+
+	return has && !slice_eq(v, SLICE("0")) && !slice_eq(v, SLICE("false"));
+}
+
+enum errc follow_start(struct req *q, struct reply *rep, const struct job_row *row, bool is_logs, struct err *e)
+{
+	struct show_place at;
+	struct follow *f;
+	enum errc rc = begin_at(q, &at, e);
+
+	if (rc)
+		return rc;
+	f = NEW(struct follow);
+	if (!f || !(f->job_id = mem_strdup(row->job_id))) {
+		mem_free(f);
+		return err_set(e, E_NO_MEMORY, "no memory for a follower");
+	}
+	f->ctx = q->ctx;
+	f->at = at;
+	f->is_logs = is_logs;
+	f->more.fn = on_more;
+	f->sub = (struct sub){ .loop = q->ctx->loop, .msg = { .fn = on_changed }, .job_key = row->key };
+	sink_init(&f->sink, q, on_closed, NULL);
+	f->sink.drained = on_drained;
+	rep->status = 200;
+	rc = sink_open(&f->sink, "no-cache, no-transform", e);
+	if (rc) {
+		sink_done(&f->sink);
+		follow_free(f);
+		return rc;
+	}
+	subs_add(q->ctx->svc->subs, &f->sub);
+	pump(f);
+	return E_OK;
+}

@@ -1,0 +1,182 @@
+"""The job plane in a failing world: the node killed at random moments, shims killed, a disk that is full."""
+import http.client
+import json
+import os
+import pathlib
+import random
+import signal
+import threading
+import time
+
+import pytest
+from conftest import slow
+from jobs import ENDED, ENV, Jobs, echo
+from node import Node, wait_until
+
+KILLS = 60 if os.environ.get("MSWARM_FULL") else 12
+
+
+def start(concurrency=4, **kw):
+    return Node(env=ENV, args=["--generic-job-max-concurrency", str(concurrency), "--no-mcoda", "--no-ollama", "--no-discovery"], **kw).start(
+        limit=slow(20))
+
+
+def marked(word):
+    """Living processes that have this word in their environment."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if word.encode() in pathlib.Path(f"/proc/{pid}/environ").read_bytes():
+                found.append(int(pid))
+        except OSError:
+            pass
+    return found
+
+
+class Client(threading.Thread):
+    """Creates jobs as fast as it is answered, whatever happens to the node; remembers what was acknowledged."""
+
+    def __init__(self, plane, number):
+        super().__init__(daemon=True)
+        self.plane, self.number, self.acknowledged, self.is_over = plane, number, {}, False
+
+    def run(self):
+        n = 0
+        while not self.is_over:
+            n += 1
+            job_id, repeat = f"c{self.number}-{n}", n % 4 + 1
+            try:
+                status, body, _ = self.plane.create(echo(f"{job_id} line", tenant="AB"[n % 2], repeat=repeat, delay_ms=n % 3 * 20), job_id)
+            except (OSError, http.client.HTTPException, ValueError):
+                continue
+            assert status in (200, 202), body
+            self.acknowledged[job_id] = repeat
+            if len(self.acknowledged) % 8 == 0:     # never so many that they do not end
+                self.wait_for(job_id)
+
+    def wait_for(self, job_id):
+        while not self.is_over:
+            try:
+                if self.plane.state(job_id) in ENDED:
+                    return
+            except (OSError, http.client.HTTPException, ValueError):
+                pass
+
+
+def check(plane, job_id, repeat):
+    """One outcome, every line once and in its place, sequences without a hole."""
+    s = plane.ended(job_id, slow(60))
+    job = s["job"]
+    assert job["state"] == "succeeded", (job_id, job)
+    assert [e["sequence"] for e in s["events"]] == list(range(len(s["events"]))), job_id
+    ends = [e["type"] for e in s["events"] if e["type"] in ("completed", "failed", "cancelled")]
+    assert ends[-1] == "completed" and ends.count("completed") == 1
+    last = max(i for i, e in enumerate(s["events"]) if e["type"] == "started")
+    assert [(e["data"]["index"], e["message"]) for e in s["events"][last:] if e["type"] == "stdout"] == [
+        (i, f"{job_id} line") for i in range(repeat)], job_id
+    assert [a["action"] for a in s["audit"]].count("job_completed") == 1, job_id
+
+
+def test_nothing_acknowledged_is_lost_whenever_the_node_is_killed():
+    rng = random.Random(4711)
+    node = start()
+    plane = Jobs(node)
+    clients = [Client(plane, i) for i in range(4)]
+    try:
+        for c in clients:
+            c.start()
+        for _ in range(KILLS):
+            end = time.monotonic() + rng.uniform(0.02, 0.7)
+            wait_until(lambda: time.monotonic() > end, 5, "the moment")
+            node.kill()
+            node.start(limit=slow(20))
+        for c in clients:
+            c.is_over = True
+            c.join(slow(30))
+        acknowledged = {k: v for c in clients for k, v in c.acknowledged.items()}
+        assert len(acknowledged) > KILLS
+        for job_id, repeat in acknowledged.items():
+            check(plane, job_id, repeat)
+        wait_until(lambda: not marked(str(node.state_dir / "jobs")), slow(10), "all processes to be gone")
+        wait_until(lambda: not list((node.state_dir / "jobs").iterdir()), slow(10), "all directories to be gone")
+        ops = plane.ops()
+        assert set(ops["queue"]["totals_by_state"]) == {"succeeded"} and ops["queue"]["terminal_jobs"] == ops["usage"]["total_jobs"]
+        assert ops["usage"]["total_jobs"] >= len(acknowledged)
+        node.stop(slow(20))
+    except BaseException:
+        node.show()
+        raise
+    finally:
+        for c in clients:
+            c.is_over = True
+        node.close()
+
+
+@pytest.fixture
+def plane():
+    node = start(concurrency=1)
+    yield Jobs(node)
+    try:
+        if node.process:
+            node.stop(slow(20))
+    finally:
+        node.close()
+
+
+def shims(node):
+    """Pids of the shims of this node's attempts."""
+    found = []
+    for path in (node.state_dir / "jobs").glob("*/*/pid"):
+        found.append(int(path.read_text().split()[0]))
+    return found
+
+
+def test_a_shim_that_is_killed_is_a_lost_job(plane):
+    node = plane.node
+    job_id = plane.queue(echo(delay_ms=30000, repeat=5))
+    wait_until(lambda: shims(node) and plane.state(job_id) == "running" and len(marked(str(node.state_dir / "jobs"))) >= 2, slow(10), "it runs")
+    os.kill(shims(node)[0], signal.SIGKILL)
+    s = plane.ended(job_id, slow(20))
+    assert s["job"]["state"] == "failed" and s["job"]["result"]["error"]["code"] == "node_lost"
+    wait_until(lambda: not marked(str(node.state_dir / "jobs")), slow(10), "what it had started to be gone")
+    again = plane.queue(echo("next"))
+    assert plane.ended(again, slow(20))["job"]["state"] == "succeeded"
+
+
+def test_a_shim_that_is_killed_while_the_node_is_away(plane):
+    node = plane.node
+    job_id = plane.queue(echo("x", delay_ms=200, repeat=20))
+    wait_until(lambda: plane.get(job_id)["logs"], slow(10), "a line")
+    node.kill()
+    os.kill(shims(node)[0], signal.SIGKILL)
+    node.start(limit=slow(20))
+    s = plane.ended(job_id, slow(20))
+    assert s["job"]["result"]["error"]["code"] == "node_lost" and s["logs"][0]["message"] == "x"
+    wait_until(lambda: not marked(str(node.state_dir / "jobs")), slow(10), "what it had started to be gone")
+
+
+def test_a_cancel_that_the_node_did_not_live_to_carry_out(plane):
+    node = plane.node
+    job_id = plane.queue(echo(delay_ms=30000))
+    wait_until(lambda: shims(node) and plane.state(job_id) == "running", slow(10), "it runs")
+    shim = shims(node)[0]
+    os.kill(shim, signal.SIGSTOP)               # so that it cannot obey before the node is gone
+    assert plane.ask(job_id, "cancel")[0] == 202
+    node.kill()
+    os.kill(shim, signal.SIGCONT)
+    node.start(limit=slow(20))
+    assert plane.ended(job_id, slow(20))["job"]["state"] == "cancelled"
+
+
+def test_the_end_is_read_after_a_restart(plane):
+    node = plane.node
+    job_id = plane.queue(echo("away", delay_ms=300, repeat=3))
+    wait_until(lambda: shims(node) and plane.state(job_id) == "running", slow(10), "it runs")
+    shim = shims(node)[0]
+    node.kill()
+    wait_until(lambda: not pathlib.Path(f"/proc/{shim}").exists() or pathlib.Path(f"/proc/{shim}/stat").read_text().split()[2] == "Z",
+               slow(20), "the shim to end by itself")
+    node.start(limit=slow(20))
+    s = plane.ended(job_id, slow(20))
+    assert s["job"]["state"] == "succeeded" and [log["message"] for log in s["logs"]] == ["away"] * 3
+    assert json.dumps(s).count("completed") >= 1
