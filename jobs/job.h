@@ -31,11 +31,12 @@ struct job_create {
 void job_create_init(struct job_create *c);
 void job_create_done(struct job_create *c);
 
-/* ---- cancel (R14) and retry (R15) by a person ---- */
-enum job_wish { JOB_WISH_CANCEL, JOB_WISH_RETRY };
+/* ---- cancel (R14, R5) and retry (R15) by a person, and the end of a direct job whose caller has left ---- */
+enum job_wish { JOB_WISH_CANCEL, JOB_WISH_RETRY, JOB_WISH_CANCEL_DIRECT };
 struct job_ask {
 	struct store_job job;
 	enum job_wish wish;
+	int64_t key;                    /* not 0: this job, and no token is compared */
 	char *job_id, *request_id, *schema_version, *job_type;  /* of the token */
 	struct job_row found;           /* afterwards */
 	bool is_stop_wanted;            /* it runs: its process is to be stopped */

@@ -11,8 +11,10 @@ static bool is_same(const char *a, const char *b)
 
 static enum errc check_token(const struct job_ask *a, const struct job_row *j, struct err *e)
 {
-	if (is_same(a->request_id, j->request_id) && is_same(a->schema_version, j->schema_version) && is_same(a->job_type, j->job_type))
+	if (a->key || (is_same(a->request_id, j->request_id) && is_same(a->schema_version, j->schema_version) && is_same(a->job_type, j->job_type)))
 		return E_OK;
+	if (a->wish == JOB_WISH_CANCEL_DIRECT)
+		return err_set(e, E_BAD_REQUEST, "generic cancellation token does not match the active request");
 	return err_set(e, E_BAD_REQUEST, "generic %s token does not match the lifecycle job", a->wish == JOB_WISH_CANCEL ? "cancellation" : "retry");
 }
 
@@ -70,18 +72,30 @@ static enum errc retry(struct store_tx *t, struct job_row *j, int64_t now_ms, st
 	return rc ? rc : job_audit(t, j, AUDIT_RETRY, now_ms, buf_slice(&details), e);
 }
 
+static enum errc find(struct store_tx *t, const struct job_ask *a, struct job_row *ret, struct err *e)
+{
+	enum errc rc;
+
+	if (a->key)
+		return jobs_get_tx(t, a->key, ret, e);
+	if (a->wish != JOB_WISH_CANCEL_DIRECT)
+		return jobs_find_tx(t, slice_str(a->job_id), ret, e);
+	rc = jobs_find_direct_tx(t, slice_str(a->job_id), ret, e);
+	return rc == E_JOB_NOT_FOUND ? err_set(e, E_JOB_NOT_RUNNING, "Generic job is not running on this node") : rc;
+}
+
 static enum errc ask(struct store_tx *t, struct store_job *job, struct err *e)
 {
 	struct job_ask *a = CONTAINER_OF(job, struct job_ask, job);
 	AUTO_JOB_ROW j = { 0 };
 	int64_t now_ms = clock_wall_ms();
-	enum errc rc = jobs_find_tx(t, slice_str(a->job_id), &j, e);
+	enum errc rc = find(t, a, &j, e);
 
 	a->is_stop_wanted = false;
 	if (!rc)
 		rc = check_token(a, &j, e);
 	if (!rc)
-		rc = a->wish == JOB_WISH_CANCEL ? cancel(t, a, &j, now_ms, e) : retry(t, &j, now_ms, e);
+		rc = a->wish == JOB_WISH_RETRY ? retry(t, &j, now_ms, e) : cancel(t, a, &j, now_ms, e);
 	if (rc)
 		return rc;
 	job_row_done(&a->found);
@@ -92,7 +106,7 @@ static enum errc ask(struct store_tx *t, struct store_job *job, struct err *e)
 
 void job_ask_init(struct job_ask *a, enum job_wish wish)
 {
-	*a = (struct job_ask){ .job = { .name = wish == JOB_WISH_CANCEL ? "job.cancel" : "job.retry", .body = ask }, .wish = wish };
+	*a = (struct job_ask){ .job = { .name = wish == JOB_WISH_RETRY ? "job.retry" : "job.cancel", .body = ask }, .wish = wish };
 }
 
 void job_ask_done(struct job_ask *a)

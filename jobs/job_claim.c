@@ -207,7 +207,8 @@ static enum errc take(struct store_tx *t, struct job_claim *c, int64_t key, int6
 		rc = json_parse(slice_str(j.request), JSON_LIMITS_DEFAULT, &request, e);
 	if (rc)
 		return rc;
-	*ret_begun = !job_lacks(request, c->caps, message, sizeof(message));
+	/* A direct job says so itself, by its result: nobody would look for a blocked one (3.5). */
+	*ret_begun = j.is_direct || !job_lacks(request, c->caps, message, sizeof(message));
 	c->has_ended_some |= !*ret_begun;
 	rc = *ret_begun ? begin(t, &j, request, now_ms, e) : block(t, &j, message, now_ms, e);
 	if (rc || !*ret_begun)

@@ -46,7 +46,10 @@ static enum errc create(struct store_tx *t, struct store_job *job, struct err *e
 
 	job_row_done(&c->found);
 	c->is_reused = false;
-	rc = jobs_find_idempotent_tx(t, slice_str(c->wanted.idempotency_key), &c->found, &missing);
+	if (c->wanted.is_direct)
+		rc = err_set(&missing, E_JOB_NOT_FOUND, "a direct job is always new");
+	else
+		rc = jobs_find_idempotent_tx(t, slice_str(c->wanted.idempotency_key), &c->found, &missing);
 	if (!rc)
 		return reuse(t, c, e);
 	if (rc != E_JOB_NOT_FOUND)
@@ -54,7 +57,8 @@ static enum errc create(struct store_tx *t, struct store_job *job, struct err *e
 	c->wanted.created_wall_ms = c->wanted.updated_wall_ms = c->wanted.queued_wall_ms = now_ms;
 	rc = jobs_insert_tx(t, &c->wanted, e);
 	if (rc == E_CONFLICT)
-		return err_set(e, E_JOB_ID_CONFLICT, "job_id_conflict");
+		return c->wanted.is_direct ? err_set(e, E_JOB_RUNNING, "Generic job is already running on this node")
+					   : err_set(e, E_JOB_ID_CONFLICT, "job_id_conflict");
 	if (!rc)
 		rc = key_details(&c->wanted, true, &details, e);
 	if (!rc)

@@ -430,6 +430,7 @@ void run_begin(struct run *r)
 	AUTO_BUF issues = BUF_MAX(4u << 20);
 	struct jw w = JW(&issues);
 	struct err e = { 0 };
+	char message[256];
 	size_t n;
 	enum errc rc;
 
@@ -443,7 +444,8 @@ void run_begin(struct run *r)
 		return;
 	}
 	if (!r->runner) {
-		run_fail(r, "runner_unavailable", "No generic job runner is registered for this type.");
+		snprintf(message, sizeof(message), "No generic job runner is registered for %.120s.", json_str(json_get(r->request, "job_type")));
+		run_fail(r, "runner_unavailable", message);
 		return;
 	}
 	rc = r->runner->plan(r->request, &r->plan, &e);

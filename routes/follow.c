@@ -22,9 +22,8 @@ struct follow {
 	struct show_place at;
 	struct loop_timer more;
 	char *job_id;
-	bool is_logs, is_dead;
-	size_t n;                       /* entries of this turn */
-	struct err err;
+	enum follow_kind kind;
+	bool is_dead;
 };
 
 static void follow_free(struct follow *f)
@@ -36,12 +35,15 @@ static void follow_free(struct follow *f)
 static enum errc add_entry(struct follow *f, const struct event_row *v, struct err *e)
 {
 	struct jw w = JW(&f->sink.out);
-	enum errc rc = buf_addf(&f->sink.out, e, "id: %lld.%lld\nevent: %s\ndata: ", (long long)v->attempt, (long long)v->pos,
-				event_type_name(v->type));
+	enum errc rc = E_OK;
 
+	if (f->kind != FOLLOW_RUN)
+		rc = buf_addf(&f->sink.out, e, "id: %lld.%lld\n", (long long)v->attempt, (long long)v->pos);
+	if (!rc)
+		rc = buf_addf(&f->sink.out, e, "event: %s\ndata: ", event_type_name(v->type));
 	if (rc)
 		return rc;
-	if (f->is_logs)
+	if (f->kind == FOLLOW_LOGS)
 		show_log(&w, NULL, f->job_id, v);
 	else
 		show_event(&w, NULL, f->job_id, v);
@@ -56,7 +58,7 @@ static enum errc on_event(void *ctx, const struct event_row *v, struct err *e)
 	if (f->sink.out.n >= SINK_HIGH_BYTES)
 		return E_CANCELLED;            /* enough until the client has read it */
 	f->at = (struct show_place){ v->attempt, v->pos };
-	return f->is_logs && !event_is_log(v->type) ? E_OK : add_entry(f, v, e);
+	return f->kind == FOLLOW_LOGS && !event_is_log(v->type) ? E_OK : add_entry(f, v, e);
 }
 
 /* The stream's last words: how the job stands now. */
@@ -65,7 +67,9 @@ static void end(struct follow *f, const struct job_row *row)
 	struct err e = { 0 };
 	struct jw w = JW(&f->sink.out);
 
-	if (!buf_add_str(&f->sink.out, "event: end\ndata: ", &e)) {
+	if (f->kind == FOLLOW_RUN) {
+		(void)!buf_add_str(&f->sink.out, "data: [DONE]\n\n", &e);
+	} else if (!buf_add_str(&f->sink.out, "event: end\ndata: ", &e)) {
 		jw_obj(&w, NULL);
 		jw_str(&w, "job_id", row->job_id);
 		jw_str(&w, "state", job_state_name(row->state));
@@ -132,9 +136,10 @@ static void on_closed(struct sink *s, bool is_complete)
 {
 	struct follow *f = CONTAINER_OF(s, struct follow, sink);
 
-	(void)is_complete;
 	loop_timer_cancel(f->ctx->loop, &f->more);
 	f->is_dead = true;
+	if (f->kind == FOLLOW_RUN && !is_complete && !s->is_ended)
+		generic_cancel(f->ctx, f->sub.job_key);
 	sink_done(s);
 	if (!subs_remove(f->ctx->svc->subs, &f->sub))
 		follow_free(f);
@@ -166,11 +171,11 @@ bool follow_is_asked(struct req *q)
 	return has && !slice_eq(v, SLICE("0")) && !slice_eq(v, SLICE("false"));
 }
 
-enum errc follow_start(struct req *q, struct reply *rep, const struct job_row *row, bool is_logs, struct err *e)
+enum errc follow_start(struct req *q, const struct job_row *row, enum follow_kind kind, struct err *e)
 {
-	struct show_place at;
+	struct show_place at = { 0 };
 	struct follow *f;
-	enum errc rc = begin_at(q, &at, e);
+	enum errc rc = kind == FOLLOW_RUN ? E_OK : begin_at(q, &at, e);
 
 	if (rc)
 		return rc;
@@ -181,12 +186,12 @@ enum errc follow_start(struct req *q, struct reply *rep, const struct job_row *r
 	}
 	f->ctx = q->ctx;
 	f->at = at;
-	f->is_logs = is_logs;
+	f->kind = kind;
 	f->more.fn = on_more;
 	f->sub = (struct sub){ .loop = q->ctx->loop, .msg = { .fn = on_changed }, .job_key = row->key };
 	sink_init(&f->sink, q, on_closed, NULL);
 	f->sink.drained = on_drained;
-	rep->status = 200;
+	q->reply.status = 200;
 	rc = sink_open(&f->sink, "no-cache, no-transform", e);
 	if (rc) {
 		sink_done(&f->sink);

@@ -25,6 +25,9 @@ MUST_CHECK enum errc generic_page(struct req *q, struct show *s, struct err *e);
 /* One value of the query, decoded as it stands; empty: not there. The last one counts. */
 struct slice query_value(struct slice query, const char *name, bool *ret_has);
 
+/* End a job whose caller has left; nobody is told. */
+void generic_cancel(struct loop_ctx *ctx, int64_t job_key);
+
 #define REPLY_MAX_BYTES (64u << 20)
 
 #endif

@@ -12,12 +12,12 @@ enum errc route_generic_job_get(struct req *q, struct reply *rep, struct err *e)
 	return rc ? rc : generic_snapshot(q, rep, 200, &row, e);
 }
 
-static enum errc follow(struct req *q, struct reply *rep, bool is_logs, struct err *e)
+static enum errc follow(struct req *q, enum follow_kind kind, struct err *e)
 {
 	AUTO_JOB_ROW row = { 0 };
 	enum errc rc = generic_find(q, &row, e);
 
-	return rc ? rc : follow_start(q, rep, &row, is_logs, e);
+	return rc ? rc : follow_start(q, &row, kind, e);
 }
 
 /* {"job_id", name: [...]}, and when the list goes on: "truncated" and "next_after". */
@@ -51,12 +51,12 @@ static enum errc reply_list(struct req *q, struct reply *rep, const char *name,
 
 enum errc route_generic_job_events(struct req *q, struct reply *rep, struct err *e)
 {
-	return follow_is_asked(q) ? follow(q, rep, false, e) : reply_list(q, rep, "events", show_events, e);
+	return follow_is_asked(q) ? follow(q, FOLLOW_EVENTS, e) : reply_list(q, rep, "events", show_events, e);
 }
 
 enum errc route_generic_job_logs(struct req *q, struct reply *rep, struct err *e)
 {
-	return follow_is_asked(q) ? follow(q, rep, true, e) : reply_list(q, rep, "logs", show_logs, e);
+	return follow_is_asked(q) ? follow(q, FOLLOW_LOGS, e) : reply_list(q, rep, "logs", show_logs, e);
 }
 
 enum errc route_generic_job_audit(struct req *q, struct reply *rep, struct err *e)

@@ -8,16 +8,17 @@
 #include "store/job_totals.h"
 #include "store/store_priv.h"
 
-#define COLUMNS "key, job_id, request_id, tenant_id, idempotency_key, job_type, schema_version, token_sha256, state, attempt, " \
+#define FACTS "key, job_id, request_id, tenant_id, idempotency_key, job_type, schema_version, token_sha256, state, attempt, " \
 	"priority, deadline_wall_ms, retry_count, max_retries, next_retry_wall_ms, created_wall_ms, updated_wall_ms, queued_wall_ms, " \
 	"scheduled_wall_ms, started_wall_ms, finished_wall_ms, released_wall_ms, is_cancel_asked, next_sequence, last_event_type, " \
-	"last_event_message, progress_percent, artifact_count, artifact_bytes, log_bytes, backpressure, reservation, result, " \
-	"artifacts, validation_issues, request"
+	"last_event_message, progress_percent, artifact_count, artifact_bytes, log_bytes, "
+#define COLUMNS FACTS "backpressure, reservation, result, artifacts, validation_issues, request, is_direct"
+#define BRIEF FACTS "NULL, reservation, NULL, NULL, NULL, '', is_direct"   /* the same places, without the documents */
 enum { COL_KEY, COL_JOB_ID, COL_REQUEST_ID, COL_TENANT, COL_IDEMPOTENCY, COL_TYPE, COL_SCHEMA, COL_TOKEN, COL_STATE, COL_ATTEMPT,
 	COL_PRIORITY, COL_DEADLINE, COL_RETRY_COUNT, COL_MAX_RETRIES, COL_NEXT_RETRY, COL_CREATED, COL_UPDATED, COL_QUEUED,
 	COL_SCHEDULED, COL_STARTED, COL_FINISHED, COL_RELEASED, COL_CANCEL_ASKED, COL_NEXT_SEQUENCE, COL_LAST_TYPE, COL_LAST_MESSAGE,
 	COL_PROGRESS, COL_ARTIFACT_COUNT, COL_ARTIFACT_BYTES, COL_LOG_BYTES, COL_BACKPRESSURE, COL_RESERVATION, COL_RESULT,
-	COL_ARTIFACTS, COL_ISSUES, COL_REQUEST };
+	COL_ARTIFACTS, COL_ISSUES, COL_REQUEST, COL_DIRECT };
 
 const char *job_state_name(enum job_state s)
 {
@@ -90,7 +91,7 @@ static enum errc load(struct query *q, struct job_row *ret, struct err *e)
 		.is_cancel_asked = query_i64(q, COL_CANCEL_ASKED) != 0, .next_sequence = query_i64(q, COL_NEXT_SEQUENCE),
 		.last_event_type = query_i64(q, COL_LAST_TYPE), .progress_percent = -1,
 		.artifact_count = query_i64(q, COL_ARTIFACT_COUNT), .artifact_bytes = query_i64(q, COL_ARTIFACT_BYTES),
-		.log_bytes = query_i64(q, COL_LOG_BYTES),
+		.log_bytes = query_i64(q, COL_LOG_BYTES), .is_direct = query_i64(q, COL_DIRECT) != 0,
 	};
 	int64_t state = query_i64(q, COL_STATE);
 	enum errc rc;
@@ -136,7 +137,7 @@ enum errc jobs_get_tx(struct store_tx *t, int64_t key, struct job_row *ret, stru
 	return load_one(&q, ret, e);
 }
 
-static const char sql_find[] = "SELECT " COLUMNS " FROM jobs WHERE job_id = ?1";
+static const char sql_find[] = "SELECT " COLUMNS " FROM jobs WHERE job_id = ?1 AND is_direct = 0";
 
 enum errc jobs_find_tx(struct store_tx *t, struct slice job_id, struct job_row *ret, struct err *e)
 {
@@ -156,17 +157,11 @@ enum errc jobs_find(struct store_reader *r, struct slice job_id, struct job_row 
 
 enum errc jobs_find_idempotent_tx(struct store_tx *t, struct slice idempotency_key, struct job_row *ret, struct err *e)
 {
-	AUTO_QUERY q = query_open(t->db, "SELECT " COLUMNS " FROM jobs WHERE idempotency_key = ?1");
+	AUTO_QUERY q = query_open(t->db, "SELECT " COLUMNS " FROM jobs WHERE idempotency_key = ?1 AND is_direct = 0");
 
 	query_bind_text(&q, 1, idempotency_key);
 	return load_one(&q, ret, e);
 }
-
-/* The same places, without the documents. */
-#define BRIEF "key, job_id, request_id, tenant_id, idempotency_key, job_type, schema_version, token_sha256, state, attempt, " \
-	"priority, deadline_wall_ms, retry_count, max_retries, next_retry_wall_ms, created_wall_ms, updated_wall_ms, queued_wall_ms, " \
-	"scheduled_wall_ms, started_wall_ms, finished_wall_ms, released_wall_ms, is_cancel_asked, next_sequence, last_event_type, " \
-	"last_event_message, progress_percent, artifact_count, artifact_bytes, log_bytes, NULL, reservation, NULL, NULL, NULL, ''"
 
 enum errc jobs_get_brief(struct store_reader *r, int64_t key, struct job_row *ret, struct err *e)
 {
@@ -203,6 +198,14 @@ enum errc jobs_walk_newest(struct store_reader *r, int64_t before_updated_wall_m
 	return rc;
 }
 
+enum errc jobs_find_direct_tx(struct store_tx *t, struct slice job_id, struct job_row *ret, struct err *e)
+{
+	AUTO_QUERY q = query_open(t->db, "SELECT " COLUMNS " FROM jobs WHERE job_id = ?1 AND is_direct = 1 AND state < 4");
+
+	query_bind_text(&q, 1, job_id);
+	return load_one(&q, ret, e);
+}
+
 /* ---- writing ---- */
 
 static void bind_text(struct query *q, int col, const char *s)
@@ -221,7 +224,7 @@ static void bind(struct query *q, const struct job_row *j)
 		{ COL_SCHEDULED, j->scheduled_wall_ms }, { COL_STARTED, j->started_wall_ms }, { COL_FINISHED, j->finished_wall_ms },
 		{ COL_RELEASED, j->released_wall_ms }, { COL_CANCEL_ASKED, j->is_cancel_asked }, { COL_NEXT_SEQUENCE, j->next_sequence },
 		{ COL_LAST_TYPE, j->last_event_type }, { COL_ARTIFACT_COUNT, j->artifact_count },
-		{ COL_ARTIFACT_BYTES, j->artifact_bytes }, { COL_LOG_BYTES, j->log_bytes },
+		{ COL_ARTIFACT_BYTES, j->artifact_bytes }, { COL_LOG_BYTES, j->log_bytes }, { COL_DIRECT, j->is_direct },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
@@ -284,7 +287,7 @@ static enum errc one_less_waits(struct store_tx *t, const char *tenant_id, struc
 enum errc jobs_insert_tx(struct store_tx *t, struct job_row *j, struct err *e)
 {
 	AUTO_QUERY q = query_open(t->db, "INSERT INTO jobs (" COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, "
-		"?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36)");
+		"?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37)");
 	int64_t key = 0;
 	enum errc rc = next_key(t, &key, e);
 
@@ -337,13 +340,13 @@ enum errc jobs_save_tx(struct store_tx *t, const struct job_row *j, enum job_sta
 		"scheduled_wall_ms = ?19, started_wall_ms = ?20, finished_wall_ms = ?21, released_wall_ms = ?22, is_cancel_asked = ?23, "
 		"next_sequence = ?24, last_event_type = ?25, last_event_message = ?26, progress_percent = ?27, artifact_count = ?28, "
 		"artifact_bytes = ?29, log_bytes = ?30, backpressure = ?31, reservation = ?32, result = ?33, artifacts = ?34, "
-		"validation_issues = ?35 WHERE key = ?1 AND state = ?37 AND attempt = ?38");
+		"validation_issues = ?35 WHERE key = ?1 AND state = ?38 AND attempt = ?39");
 	enum errc rc;
 
 	query_bind_i64(&q, COL_KEY + 1, j->key);
 	bind(&q, j);
-	query_bind_i64(&q, COL_REQUEST + 2, from);
-	query_bind_i64(&q, COL_REQUEST + 3, from_attempt);
+	query_bind_i64(&q, COL_DIRECT + 2, from);
+	query_bind_i64(&q, COL_DIRECT + 3, from_attempt);
 	rc = query_run(&q, e);
 	if (rc)
 		return rc;

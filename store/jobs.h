@@ -27,6 +27,7 @@ enum job_state {
 
 struct job_row {
 	int64_t key;                    /* set by jobs_insert_tx */
+	bool is_direct;                 /* of R4: not found by its id but while it is at work */
 	char *job_id, *request_id, *tenant_id, *idempotency_key, *job_type, *schema_version, *token_sha256;
 	enum job_state state;
 	int64_t attempt;                /* of the last start; 0: never */
@@ -54,6 +55,7 @@ MUST_CHECK enum errc jobs_insert_tx(struct store_tx *t, struct job_row *j, struc
 /* E_JOB_NOT_FOUND. *ret is filled whole on success only. */
 MUST_CHECK enum errc jobs_get_tx(struct store_tx *t, int64_t key, struct job_row *ret, struct err *e);
 MUST_CHECK enum errc jobs_find_tx(struct store_tx *t, struct slice job_id, struct job_row *ret, struct err *e);
+MUST_CHECK enum errc jobs_find_direct_tx(struct store_tx *t, struct slice job_id, struct job_row *ret, struct err *e);
 MUST_CHECK enum errc jobs_find_idempotent_tx(struct store_tx *t, struct slice idempotency_key, struct job_row *ret, struct err *e);
 /* Write all that may change. E_CONFLICT: the row is not in that state of that attempt any more. Keeps sums and tenants. */
 MUST_CHECK enum errc jobs_save_tx(struct store_tx *t, const struct job_row *j, enum job_state from, int64_t from_attempt, struct err *e);

@@ -4,10 +4,11 @@
 -- key: milliseconds shifted by 20 bits, counted up within one; rows of one time lie together, and it names the directories.
 CREATE TABLE jobs (
 	key                INTEGER PRIMARY KEY,
-	job_id             TEXT NOT NULL UNIQUE,
+	job_id             TEXT NOT NULL,
+	is_direct          INTEGER NOT NULL,
 	request_id         TEXT NOT NULL,
 	tenant_id          TEXT NOT NULL,
-	idempotency_key    TEXT NOT NULL UNIQUE,
+	idempotency_key    TEXT NOT NULL,
 	job_type           TEXT NOT NULL,
 	schema_version     TEXT NOT NULL,
 	token_sha256       TEXT NOT NULL,
@@ -40,6 +41,11 @@ CREATE TABLE jobs (
 	validation_issues  TEXT,
 	request            TEXT NOT NULL
 ) STRICT;
+
+-- A direct job (R4) is known by its id only while it is at work; the id may be used again, and by a lifecycle job.
+CREATE UNIQUE INDEX jobs_by_id ON jobs (job_id) WHERE is_direct = 0;
+CREATE UNIQUE INDEX jobs_by_idempotency_key ON jobs (idempotency_key) WHERE is_direct = 0;
+CREATE UNIQUE INDEX jobs_direct_at_work ON jobs (job_id) WHERE is_direct = 1 AND state < 4;
 
 -- Who waits, tenant by tenant, in the order of its own jobs; who is at work; whose time may run out while waiting.
 CREATE INDEX jobs_waiting ON jobs (tenant_id, priority, queued_wall_ms, key) WHERE state = 0;

@@ -112,3 +112,22 @@ create jb r1 '{}' '{metadata: {tenant_id: "B"}}'
 get jb
 json .job.backpressure.reason tenant_reserved
 await jb succeeded
+
+page "T18 Run one job inside the request, as a stream and plain"
+run() { # JOB ARGS CURL-ARGS
+	ask "$url/v1/swarm/self-hosted/node/generic-jobs" -H "authorization: Bearer $(token "$1")" --json "$(envelope "$1" r1 "$2")" "${@:3}"
+}
+run d1 '{message: "two", repeat: 2}' -H "accept: text/event-stream"
+status 200
+header "content-type: text/event-stream; charset=utf-8"
+[ "$(events | tail -n 1)" = "[DONE]" ]
+[ "$(grep -c '^event: stdout$' "$work/body")" = 2 ]
+run d1 '{message: "plain"}'
+status 200
+json .status succeeded
+json '[.events[].type] | join(" ")' "started stdout progress completed"
+
+page "Stop such a job"
+ask "$url/v1/swarm/self-hosted/node/generic-jobs/d1/cancel" -X POST -H "content-length: 0" -H "authorization: Bearer $(token d1)"
+status 404
+json .code job_not_running

@@ -289,4 +289,4 @@ def test_jobs_survive_a_restart_and_a_kill(plane):
     node.start()
     s = plane.ended(running, slow(30))
     assert [e["data"]["index"] for e in s["events"] if e["type"] == "stdout"] == list(range(10)) and s["job"]["state"] == "succeeded"
-    assert not list((node.state_dir / "jobs").iterdir()), "directories of ended jobs are gone"
+    wait_until(lambda: not list((node.state_dir / "jobs").iterdir()), slow(10), "directories of ended jobs to be gone")
