@@ -4,6 +4,8 @@
 #include "base/clock.h"
 #include "routes/guard.h"
 
+#define BODY_ROOM 4096
+
 /* ---- gates ---- */
 
 struct gate_texts {
@@ -131,6 +133,15 @@ enum errc generic_page(struct req *q, struct show *s, struct err *e)
 
 /* ---- snapshot ---- */
 
+/* Room for the largest part at once: to grow step by step would copy it in one turn of the loop. */
+static enum errc begin_body(struct reply *rep, const struct job_row *row, struct err *e)
+{
+	char *ignored;
+
+	buf_init(&rep->body, REPLY_MAX_BYTES);
+	return buf_reserve(&rep->body, strlen(row->request) + BODY_ROOM, &ignored, e);
+}
+
 /* A list that is cut says so, and where the rest begins. */
 static void show_cut(struct jw *w, const char *flag, const struct show *s)
 {
@@ -144,9 +155,10 @@ enum errc generic_snapshot(struct req *q, struct reply *rep, int status, const s
 	struct show events = base, logs = base, audit = base;
 	struct show_held held = generic_held(q->ctx, row);
 	struct jw w;
-	enum errc rc;
+	enum errc rc = begin_body(rep, row, e);
 
-	buf_init(&rep->body, REPLY_MAX_BYTES);
+	if (rc)
+		return rc;
 	w = JW(&rep->body);
 	rep->status = status;
 	jw_obj(&w, NULL);
@@ -171,9 +183,10 @@ enum errc generic_snapshot_new(struct req *q, struct reply *rep, const struct jo
 	static const char *const empty[] = { "events", "logs", "artifacts" };
 	struct show s = { .reader = q->ctx->reader, .node_id = q->ctx->svc->node_id, .row = row, .max = AUDIT_OF_CREATE };
 	struct jw w;
-	enum errc rc;
+	enum errc rc = begin_body(rep, row, e);
 
-	buf_init(&rep->body, REPLY_MAX_BYTES);
+	if (rc)
+		return rc;
 	w = JW(&rep->body);
 	rep->status = 202;
 	jw_obj(&w, NULL);

@@ -1,5 +1,6 @@
 """The durable job plane over HTTP: T1 to T17 of direct-api.md 5.5, states, audit, fairness, retries."""
 import json
+import urllib.parse
 
 import pytest
 from conftest import slow
@@ -11,9 +12,9 @@ from node import Node, wait_until
 def make_plane(request):
     made = []
 
-    def make(concurrency=1, env=None, **kw):
+    def make(concurrency=1, env=None, is_stall_checked=True, **kw):
         node = Node(env={**ENV, **(env or {})}, args=["--generic-job-max-concurrency", str(concurrency), "--no-mcoda", "--no-ollama",
-                                                       "--no-discovery"], is_stall_checked=True, **kw).start()
+                                                       "--no-discovery"], is_stall_checked=is_stall_checked, **kw).start(limit=slow(20))
         made.append(node)
         return Jobs(node)
     yield make
@@ -290,3 +291,71 @@ def test_jobs_survive_a_restart_and_a_kill(plane):
     s = plane.ended(running, slow(30))
     assert [e["data"]["index"] for e in s["events"] if e["type"] == "stdout"] == list(range(10)) and s["job"]["state"] == "succeeded"
     wait_until(lambda: not list((node.state_dir / "jobs").iterdir()), slow(10), "directories of ended jobs to be gone")
+
+
+ODD_IDS = ["..", ".", "a/b", "a_b", "%2f", "\u00fc\u20ac", "a b", "a;b?c#d", "'; DROP TABLE jobs; --", "x" * 2000, "~", "\u202eevil", "a\\b"]
+
+
+def test_no_two_ids_meet(make_plane):
+    plane = make_plane(concurrency=4)
+    for job_id in ODD_IDS:
+        plane.queue(echo(f"this is {job_id[:20]}"), job_id)
+    for job_id in ODD_IDS:
+        path = urllib.parse.quote(job_id, safe="")
+        seen = {}
+
+        def is_ended():
+            status, body = plane.call("GET", f"{JOBS}/{path}", plane.token(job_id))
+            assert status == 200, body
+            seen.update(body)
+            return body["job"]["state"] == "succeeded"
+        wait_until(is_ended, slow(20), job_id)
+        assert seen["job"]["job_id"] == job_id and [log["message"] for log in seen["logs"]] == [f"this is {job_id[:20]}".strip()]
+    assert len(plane.ops()["queue"]["jobs"]) == len(ODD_IDS)
+    inside = {p.name for p in plane.node.state_dir.iterdir()}
+    assert inside <= {"jobs", "artifacts", "node.db", "node.db-wal", "node.db-shm", "lock", "control.sock", "signing.key", "machine.id",
+                      "config.json", "node.key"}, inside
+
+
+def test_bad_bodies(plane):
+    token = plane.token("j")
+    for body, status in [("{", 400), ("", 400), ("[1]", 400), ("null", 400), ("\"x\"", 400), ("{}" + " " * (1 << 20), 413), ("[" * 5000, 400)]:
+        got, _, data = plane.node.request("POST", JOBS, body, {"authorization": f"Bearer {token}", "content-type": "application/json"})
+        assert got == status, (body[:20], data)
+        assert json.loads(data)["message"]
+    status, _, data = plane.node.request("POST", JOBS, b"x", {"authorization": f"Bearer {token}", "content-type": "text/csv"})
+    assert status == 415
+    status, _, data = plane.node.request("POST", JOBS, None, {"authorization": f"Bearer {token}"})
+    assert (status, json.loads(data)["message"]) == (400, "generic job node_id does not match invocation token")
+    for number in ("1", "99999999999999999999", "-1", "x"):
+        for name in ("limit", "after"):
+            status = plane.node.request("GET", f"{JOBS}/nobody/events?{name}={number}", headers={"authorization": f"Bearer {plane.token('nobody')}"})[0]
+            assert status == 404, "the job is looked for first"
+
+
+@pytest.mark.parametrize("tenant", ["x" * 5000, "a:b", "\u00fc"])
+def test_odd_tenants(plane, tenant):
+    s = plane.ended(plane.queue(echo(tenant=tenant)), slow(20))
+    assert s["job"]["state"] == "succeeded" and s["job"]["tenant_id"] == tenant
+
+
+def test_large_request(make_plane):
+    """Kept as it came, also when it is read on the pool."""
+    plane = make_plane(is_stall_checked=False)  # three copies of it into fresh memory, in one turn
+    job = {**echo(), "metadata": {"note": "n" * 600000, "big": 12345678901234567890, "f": 1.0}}
+    text = json.dumps({"job_id": "big", "request_id": "r1", "node_id": NODE, "job": job})
+    status, body = plane.call("POST", JOBS, plane.token("big"), json.loads(text))
+    assert status == 202 and body["job"]["job"]["metadata"]["note"] == "n" * 600000
+    assert "12345678901234567890" in plane.node.request("GET", f"{JOBS}/big", headers={"authorization": f"Bearer {plane.token('big')}"})[2].decode()
+    assert plane.ended("big", slow(20))["job"]["state"] == "succeeded"
+
+
+def test_many_tenants_and_many_jobs(make_plane):
+    """300 jobs of 30 tenants, four at a time: all end, each once, and no tenant has to wait for all of another's."""
+    plane = make_plane(concurrency=4)
+    ids = [(f"t{n % 30}", plane.queue(echo(str(n), tenant=f"t{n % 30}"))) for n in range(300)]
+    wait_until(lambda: plane.ops("?limit=0&audit_limit=0")["queue"]["totals_by_state"] == {"succeeded": 300}, slow(60), "all to end")
+    ops = plane.ops("?limit=0&audit_limit=0")
+    assert ops["usage"]["event_count"] == 1200 and ops["usage"]["total_jobs"] == 300 and ops["queue"]["jobs"] == []
+    for _, job_id in ids[::50]:
+        assert [e["type"] for e in plane.get(job_id)["events"]] == ["started", "stdout", "progress", "completed"]
