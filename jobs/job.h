@@ -82,6 +82,14 @@ struct job_record {
 void job_record_init(struct job_record *r);
 void job_record_done(struct job_record *r);
 
+/* ---- prune: a step of forgetting ---- */
+struct job_prune {
+	struct store_job job;
+	struct keep_limits keep;
+	bool is_more;
+};
+void job_prune_init(struct job_prune *p, const struct keep_limits *keep);
+
 /* ---- shared by the bodies ---- */
 MUST_CHECK enum errc job_audit(struct store_tx *t, const struct job_row *j, enum audit_action action, int64_t now_wall_ms, struct slice details, struct err *e);
 

@@ -61,6 +61,8 @@ struct supervisor {
 	bool is_claiming, is_claim_due, is_stopping, is_started;
 	struct loop_msg kick_msg;
 	atomic_bool is_kicked, is_cancel_due;
+	struct job_prune prune;
+	struct loop_timer prune_timer;
 	struct loop_timer later;        /* a deadline, or the store could not take a claim */
 	int inotify_fd;
 	loop_watch_id inotify_watch;

@@ -18,6 +18,8 @@
 #include <unistd.h>
 
 #define LATER_MS 1000                   /* until the store is asked again */
+#define PRUNE_EVERY_MS 20000
+#define PRUNE_STEP_MS 5                 /* between two steps: others come first */
 #define FOUND_MAX 100000                /* active rows read at the start: more than any max_active */
 
 static void claim(struct supervisor *s);
@@ -117,6 +119,34 @@ static void claim(struct supervisor *s)
 		return;
 	s->is_claiming = false;
 	wake_at(s, LATER_MS);
+}
+
+/* ---- forgetting ---- */
+
+static void prune_at(struct supervisor *s, int64_t in_ms)
+{
+	if (!s->is_stopping)
+		loop_timer_set(s->o.loop, &s->prune_timer, loop_now_ms(s->o.loop) + in_ms);
+}
+
+static void on_pruned(struct loop_msg *m)
+{
+	struct store_job *job = CONTAINER_OF(m, struct store_job, done);
+	struct supervisor *s = CONTAINER_OF(CONTAINER_OF(job, struct job_prune, job), struct supervisor, prune);
+
+	prune_at(s, !job->rc && s->prune.is_more ? PRUNE_STEP_MS : PRUNE_EVERY_MS);
+}
+
+static void on_prune(struct loop_timer *t)
+{
+	struct supervisor *s = CONTAINER_OF(t, struct supervisor, prune_timer);
+	struct err ignored;
+
+	job_prune_init(&s->prune, &s->o.keep);
+	s->prune.job.loop = s->o.loop;
+	s->prune.job.done.fn = on_pruned;
+	if (store_submit(s->o.store, &s->prune.job, &ignored))
+		prune_at(s, PRUNE_EVERY_MS);
 }
 
 /* ---- what others say ---- */
@@ -219,6 +249,8 @@ void supervisor_start(struct supervisor *s)
 	active_jobs_free(v, n);
 	run_dir_sweep(s);
 	s->is_started = true;
+	s->prune_timer.fn = on_prune;
+	prune_at(s, PRUNE_STEP_MS);
 	claim(s);
 }
 
@@ -227,6 +259,7 @@ void supervisor_stop(struct supervisor *s)
 	thread_must_be(THREAD_SUPER);
 	s->is_stopping = true;
 	loop_timer_cancel(s->o.loop, &s->later);
+	loop_timer_cancel(s->o.loop, &s->prune_timer);
 }
 
 enum errc supervisor_new(const struct supervisor_opts *o, struct supervisor **ret, struct err *e)

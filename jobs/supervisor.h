@@ -10,6 +10,7 @@
 #include "base/loop.h"
 #include "base/pool.h"
 #include "jobs/capabilities.h"
+#include "store/jobs.h"
 #include "store/store.h"
 
 #include <stdatomic.h>
@@ -28,6 +29,7 @@ struct supervisor_opts {
 	const struct capabilities *caps;
 	const atomic_int *drain;        /* not 0: nothing begins */
 	bool is_off;                    /* nothing begins, ever; what runs is followed to its end */
+	struct keep_limits keep;        /* ended jobs beyond these are forgotten */
 	int64_t max_active;
 	int64_t timeout_ms;             /* longest run of a job */
 	int64_t grace_ms;               /* between TERM and KILL */

@@ -93,6 +93,15 @@ void active_jobs_free(struct active_job *v, size_t n);
 /* A waiting job whose deadline is at or before now, or the next deadline to come (0: none) in *ret_next_wall_ms. */
 MUST_CHECK enum errc jobs_overdue_tx(struct store_tx *t, int64_t now_wall_ms, int64_t *ret_key, int64_t *ret_next_wall_ms, struct err *e);
 
+/* ---- forgetting: job_prune.c ---- */
+struct keep_limits {                    /* 0: no limit */
+	int64_t age_ms;                 /* since the job ended */
+	int64_t count;                  /* of ended jobs */
+	int64_t bytes;                  /* of the database, without free pages */
+};
+/* One small step, at most some hundred rows: a piece of the job that ended first, if a limit is passed. *ret_more: call again. */
+MUST_CHECK enum errc jobs_prune_tx(struct store_tx *t, const struct keep_limits *keep, int64_t now_wall_ms, bool *ret_more, struct err *e);
+
 /* ---- attempts ---- */
 struct attempt_row {
 	int64_t job_key, attempt;

@@ -47,10 +47,12 @@ CREATE UNIQUE INDEX jobs_by_id ON jobs (job_id) WHERE is_direct = 0;
 CREATE UNIQUE INDEX jobs_by_idempotency_key ON jobs (idempotency_key) WHERE is_direct = 0;
 CREATE UNIQUE INDEX jobs_direct_at_work ON jobs (job_id) WHERE is_direct = 1 AND state < 4;
 
--- Who waits, tenant by tenant, in the order of its own jobs; who is at work; whose time may run out while waiting.
+-- Who waits, tenant by tenant, in the order of its own jobs; who is at work; whose time may run out while waiting; who may
+-- be forgotten first.
 CREATE INDEX jobs_waiting ON jobs (tenant_id, priority, queued_wall_ms, key) WHERE state = 0;
 CREATE INDEX jobs_active ON jobs (key) WHERE state IN (1, 2, 3);
 CREATE INDEX jobs_deadline ON jobs (deadline_wall_ms) WHERE state = 0 AND deadline_wall_ms > 0;
+CREATE INDEX jobs_ended ON jobs (finished_wall_ms, key) WHERE state >= 4;
 CREATE INDEX jobs_by_update ON jobs (updated_wall_ms, key);
 
 -- A tenant has a row while jobs of it wait; served is the number of the claim that was its last.

@@ -359,3 +359,22 @@ def test_many_tenants_and_many_jobs(make_plane):
     assert ops["usage"]["event_count"] == 1200 and ops["usage"]["total_jobs"] == 300 and ops["queue"]["jobs"] == []
     for _, job_id in ids[::50]:
         assert [e["type"] for e in plane.get(job_id)["events"]] == ["started", "stdout", "progress", "completed"]
+
+
+def test_ended_jobs_are_forgotten_beyond_the_limits(make_plane):
+    plane = make_plane(concurrency=4, env={"MSWARM_JOB_KEEP_MAX": "5"})
+    ids = [plane.queue(echo(str(n), repeat=20)) for n in range(20)]
+    wait_until(lambda: plane.ops("?limit=0&audit_limit=0")["usage"]["succeeded_jobs"] == 20, slow(30), "all to end")
+    running = plane.queue(echo(delay_ms=20000))
+    plane.node.kill()
+    plane.node.start(limit=slow(20))            # at the start, then each 20 s
+    wait_until(lambda: plane.ops("?limit=0")["queue"]["totals_by_state"].get("succeeded") == 5, slow(20), "the oldest to be forgotten")
+    ops = plane.ops("?audit_limit=250")
+    assert ops["usage"]["total_jobs"] == 21 and ops["usage"]["succeeded_jobs"] == 20, "the sums of all time stay"
+    left = [j["job_id"] for j in ops["queue"]["jobs"]]
+    assert running in left and len(left) == 6 and {a["job_id"] for a in ops["audit"]["events"]} <= set(left)
+    gone = [i for i in ids if i not in left]
+    for job_id in gone:
+        assert plane.call("GET", f"{JOBS}/{job_id}", plane.token(job_id))[0] == 404
+    assert plane.queue(echo(), gone[0]) == gone[0], "its id may be used again"
+    plane.ask(running, "cancel")
