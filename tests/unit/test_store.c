@@ -158,7 +158,7 @@ static void test_connection_settings(void **state)
 {
 	static const struct { const char *sql; int64_t want; } rows[] = {
 		{ "PRAGMA synchronous", 2 }, { "PRAGMA foreign_keys", 1 }, { "PRAGMA wal_autocheckpoint", 0 },
-		{ "PRAGMA user_version", 1 }, { "PRAGMA temp_store", 2 },
+		{ "PRAGMA user_version", 2 }, { "PRAGMA temp_store", 2 },
 		{ "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND strict = 0 AND name NOT LIKE 'sqlite_%'", 0 },
 	};
 	struct bed b;
@@ -192,6 +192,39 @@ static void run_raw(const char *path, const char *sql)
 	assert_int_equal(sqlite3_open(path, &h), SQLITE_OK);
 	assert_int_equal(sqlite3_exec(h, sql, NULL, NULL, NULL), SQLITE_OK);
 	assert_int_equal(sqlite3_close(h), SQLITE_OK);
+}
+
+/* A database of every release before this one: brought to the newest schema, with what it held. */
+static void test_upgrade(void **state)
+{
+	(void)state;
+	for (unsigned version = 1; version < migrations_count; version++) {
+		struct bed b;
+		char then[120];
+
+		bed_init(&b, NULL);
+		for (unsigned i = 0; i < version; i++)
+			run_raw(b.path, migrations[i].sql);
+		snprintf(then, sizeof(then), "PRAGMA journal_mode = WAL; PRAGMA user_version = %u", version);
+		run_raw(b.path, then);
+		run_raw(b.path, "INSERT INTO meta (name, value) VALUES ('access.keyed', 1)");
+		bed_open(&b);
+		bed_hold(&b);
+		{
+			AUTO_QUERY kept = query_open(&b.s->db, "SELECT value FROM meta WHERE name = 'access.keyed'");
+			AUTO_QUERY added = query_open(&b.s->db, "SELECT count(*) FROM jobs");
+			bool has_row = false;
+			struct err e;
+
+			assert_int_equal(query_row(&kept, &has_row, &e), E_OK);
+			assert_true(has_row);
+			assert_int_equal(query_i64(&kept, 0), 1);
+			assert_int_equal(query_row(&added, &has_row, &e), E_OK);
+			assert_int_equal(query_i64(&added, 0), 0);
+		}
+		bed_go(&b);
+		bed_done(&b);
+	}
 }
 
 static void test_refused_versions(void **state)
@@ -355,7 +388,7 @@ int main(void)
 		cmocka_unit_test(test_close_finishes_queue),
 		cmocka_unit_test(test_reader_cannot_write),
 		cmocka_unit_test(test_connection_settings),
-		cmocka_unit_test(test_refused_versions),
+		cmocka_unit_test(test_upgrade), cmocka_unit_test(test_refused_versions),
 		cmocka_unit_test(test_damaged_files),
 		cmocka_unit_test(test_no_folder),
 		cmocka_unit_test(test_checkpoint_under_load),
