@@ -50,6 +50,9 @@ struct cli_option {
 MUST_CHECK enum errc cli_load(struct cli *c, const struct cli_option *options, const char **words, size_t max_words, size_t *ret_n,
 	struct err *e);
 
+/* Given as a word of its own: for commands whose text does not depend on where it goes. Before cli_load. */
+bool cli_has_flag(const struct cli *c, const char *flag);
+
 /* The message alone, on one line of standard error; gives 1. */
 int cli_fail(const struct err *e);
 /* Write text to standard output, whole; exit code 0, or 1 when it cannot be written. */

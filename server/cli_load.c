@@ -222,3 +222,11 @@ enum errc cli_load(struct cli *c, const struct cli_option *options, const char *
 		*ret_n = found;
 	return E_OK;
 }
+
+bool cli_has_flag(const struct cli *c, const char *flag)
+{
+	for (size_t i = 0; i < c->arg_count; i++)
+		if (strcmp(c->args[i], flag) == 0)
+			return true;
+	return false;
+}

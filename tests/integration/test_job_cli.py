@@ -1,0 +1,112 @@
+"""mswarm gpu and mswarm job: the existing client's options and text, on the node's machine without any."""
+import json
+import subprocess
+import threading
+
+import pytest
+from conftest import slow
+from jobs import ENV, Jobs, echo
+from node import Node, binary, clean_env, wait_until
+
+
+@pytest.fixture
+def plane(request):
+    node = Node(env=ENV, args=["--generic-job-max-concurrency", "1", "--no-mcoda", "--no-ollama", "--no-discovery"])
+    node.start(limit=slow(20))
+    yield Jobs(node)
+    try:
+        if getattr(request.node, "has_failed", False):
+            node.show()
+        elif node.process:
+            node.stop(slow(20))
+    finally:
+        node.close()
+
+
+def job_file(plane, job, name="job.json"):
+    path = plane.node.home / name
+    path.write_text(json.dumps(job))
+    return str(path)
+
+
+def ok(plane, *words, code=0, **kw):
+    done = plane.node.cli(*words, limit=slow(30), **kw)
+    assert done.returncode == code, (done.stdout, done.stderr)
+    return done.stdout
+
+
+def test_run_and_look(plane):
+    path = job_file(plane, echo("hello there", repeat=2))
+    out = ok(plane, "job", "run", "--job-file", path)
+    job_id, state = out.split()
+    assert state == "queued"
+    plane.ended(job_id, slow(20))
+    assert ok(plane, "job", "status", job_id) == f"{job_id} succeeded\n"
+    assert ok(plane, "job", "logs", job_id) == "hello there\nhello there\n"
+    assert [e["type"] for e in json.loads(ok(plane, "job", "events", job_id))["events"]] == ["started", "stdout", "stdout", "progress", "completed"]
+    assert json.loads(ok(plane, "job", "artifacts", job_id)) == {"job_id": job_id, "artifacts": []}
+    assert json.loads(ok(plane, "job", "status", job_id, "--json"))["job"]["state"] == "succeeded"
+    assert ok(plane, "job", "list") == f"{job_id} succeeded tenant.test-echo priority=0 tenant=owner-local\n"
+    done = plane.node.cli("job", "retry", job_id)
+    assert done.returncode == 1 and done.stderr.startswith("mswarm request failed (400): ") and "job_retry_not_allowed" in done.stderr
+
+
+def test_gpu(plane):
+    plane.ended(plane.queue(echo()), slow(20))
+    assert json.loads(ok(plane, "gpu", "list"))["job_types"] == ["tenant.test-echo"]
+    lines = ok(plane, "gpu", "ops", "--audit-limit", "2").splitlines()
+    assert lines[:4] == [f"{plane.node.node_id} generic-jobs-enabled", "queue active=0 queued=0 terminal=1",
+                         "quota available=1/1 production_enforced=false", "usage total=1 succeeded=1 failed=0 cancelled=0 blocked=0 gpu_seconds=0"]
+    assert lines[4] == "jobs:" and lines[6] == "audit offset=0 limit=2 total=12:" and len(lines) == 9
+    assert json.loads(ok(plane, "gpu", "ops", "--json"))["usage"]["total_jobs"] == 1
+
+
+@pytest.mark.parametrize("job, code, state", [
+    (echo("x"), 0, "succeeded"), (echo("no", fail=True), 2, "failed"), ({**echo(), "job_type": "render.blender"}, 4, "blocked"),
+    (echo(scheduling={"deadline_at": "2020-01-01T00:00:00Z"}), 5, "expired"),
+])
+def test_exit_codes_tell_the_outcome(plane, job, code, state):
+    path = job_file(plane, job)
+    out = ok(plane, "job", "run", "--job-file", path, "--wait", "--interval-ms", "20", code=code)
+    assert out.split("\n")[0].endswith(f" {state}")
+    done = plane.node.cli("job", "run", "--payload-file", path, "--follow", limit=slow(30))
+    assert done.returncode == code and done.stderr.splitlines()[-1].endswith(f" {state}")
+    assert done.stdout == ("x\n" if state == "succeeded" else "")
+
+
+def test_cancel(plane):
+    path = job_file(plane, echo(delay_ms=30000))
+    job_id = ok(plane, "job", "run", "--job-file", path).split()[0]
+    wait_until(lambda: plane.state(job_id) == "running", slow(10), "it runs")
+    assert ok(plane, "job", "cancel", job_id) == f"{job_id} running\n"
+    assert plane.ended(job_id, slow(20))["job"]["state"] == "cancelled"
+    ok(plane, "job", "logs", job_id, "--follow", code=3)
+
+
+def test_run_follow_over_a_kill(plane):
+    """The issue's last word: its whole output and its right end, with the node killed and started again in between."""
+    node = plane.node
+    port = node.port
+    path = job_file(plane, echo("line", repeat=20, delay_ms=150))
+    process = subprocess.Popen([binary(), "job", "run", "--job-file", path, "--follow", "--node-base-url", node.url], cwd=node.home,
+                               env=clean_env(node.home, ENV), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    lines = []
+    reader = threading.Thread(target=lambda: lines.extend(process.stdout))
+    reader.start()
+    for n in (3, 9):
+        wait_until(lambda n=n: len(lines) >= n, slow(20), f"{n} lines")
+        node.kill()
+        node.start(args=["--listen-port", str(port)], env={"MSWARM_SELF_HOSTED_LISTEN_PORT": str(port)}, limit=slow(20))
+    reader.join(slow(30))
+    assert process.wait(slow(20)) == 0, process.stderr.read()
+    assert lines == ["line\n"] * 20
+
+
+def test_what_cannot_be(plane):
+    for words, text in [(("job", "status"), "jobId is required"), (("job", "run"), "--job-file or --payload-file is required"),
+                        (("job", "run", "--job-file", "/no/such"), "/no/such"), (("job", "status", "nobody"), "job_not_found"),
+                        (("job", "status", "x", "--node-base-url", "http://127.0.0.1:1"), "127.0.0.1"),
+                        (("job", "logs", "x", "--token", "a.b.c"), "401")]:
+        done = plane.node.cli(*words, limit=slow(30))
+        assert done.returncode == 1 and text in done.stderr and done.stdout == "", (words, done.stderr)
+        assert len(done.stderr.splitlines()) == (3 if "--token" in words else 1), "a token as an argument is warned of"
