@@ -126,3 +126,25 @@ def tls_config(certificate):
 
 def trusting(certificate):
     return ssl.create_default_context(cafile=certificate / "cert.pem")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 6 MB. Only root may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(disk)], capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def fill(path):
+    with open(path, "wb", buffering=0) as f:
+        for size in (65536, 512):
+            while True:
+                try:
+                    if f.write(b"x" * size) != size:
+                        break
+                except OSError:
+                    break

@@ -9,15 +9,15 @@ import threading
 import time
 
 import pytest
-from conftest import slow
-from jobs import ENDED, ENV, Jobs, echo
+from conftest import fill, slow
+from jobs import ENDED, ENV, JOBS, Jobs, echo
 from node import Node, wait_until
 
 KILLS = 60 if os.environ.get("MSWARM_FULL") else 12
 
 
-def start(concurrency=4, **kw):
-    return Node(env=ENV, args=["--generic-job-max-concurrency", str(concurrency), "--no-mcoda", "--no-ollama", "--no-discovery"], **kw).start(
+def start(concurrency=4, env_more=None, **kw):
+    return Node(env={**ENV, **(env_more or {})}, args=["--generic-job-max-concurrency", str(concurrency), "--no-mcoda", "--no-ollama", "--no-discovery"], **kw).start(
         limit=slow(20))
 
 
@@ -180,3 +180,39 @@ def test_the_end_is_read_after_a_restart(plane):
     s = plane.ended(job_id, slow(20))
     assert s["job"]["state"] == "succeeded" and [log["message"] for log in s["logs"]] == ["away"] * 3
     assert json.dumps(s).count("completed") >= 1
+
+
+def test_a_full_disk_refuses_creates_and_loses_nothing(small_disk):
+    """What runs waits with its output, what is asked is refused by name, and it heals without hands."""
+    state = small_disk / "state"
+    state.mkdir(mode=0o700)
+    (state / "config.json").write_text("{}")
+    node = start(concurrency=1, env_more={"MSWARM_SELF_HOSTED_NODE_STATE_PATH": str(state / "config.json")})
+    plane = Jobs(node)
+    try:
+        job_id = plane.queue(echo("y" * 3000, repeat=20, delay_ms=100))
+        wait_until(lambda: plane.get(job_id)["logs"], slow(10), "a line")
+        fill(small_disk / "fill")
+        fitted = []                     # as many as the log file has room for that it had taken before
+        while (got := plane.create(echo(), f"during{len(fitted)}"))[0] == 202 and len(fitted) < 100:
+            fitted.append(got[2])
+        status, body, refused = got
+        assert status == 503 and body["code"] == "store_read_only" and "disk full" in body["message"]
+        assert plane.state(job_id) == "running", "reads go on"
+        end = time.monotonic() + 2
+        wait_until(lambda: time.monotonic() > end, 5, "the job to have met the full disk")
+        os.unlink(small_disk / "fill")
+        wait_until(lambda: plane.create(echo("after"), "after")[0] in (200, 202), slow(30), "the store to heal")
+        s = plane.ended(job_id, slow(60))
+        assert s["job"]["state"] == "succeeded" and [e["data"]["index"] for e in s["events"] if e["type"] == "stdout"] == list(range(20))
+        assert plane.ended("after", slow(20))["job"]["state"] == "succeeded"
+        for acknowledged in fitted:
+            assert plane.ended(acknowledged, slow(20))["job"]["state"] == "succeeded"
+        status, _ = plane.call("GET", f"{JOBS}/{refused}", plane.token(refused))
+        assert status == 404, "what was refused is not there"
+        node.stop(slow(20))
+    except BaseException:
+        node.show()
+        raise
+    finally:
+        node.close()
