@@ -126,18 +126,19 @@ static void on_recorded(struct loop_msg *m)
 	struct run *r = CONTAINER_OF(CONTAINER_OF(job, struct job_record, job), struct run, record);
 	char text[240];
 
-	r->is_recording = false;
 	if (job->rc == E_CONFLICT || job->rc == E_JOB_NOT_FOUND) {      /* this attempt is not the one that counts any more */
+		r->is_recording = false;
 		log_event(LOG_WARN, "job.attempt_dropped", "job=%s attempt=%lld %s", r->job_id, (long long)r->attempt,
 			  log_err(&job->e, text, sizeof(text)));
 		remove_dir(r);
 		return;
 	}
-	if (job->rc) {
+	if (job->rc) {                         /* still on its way: nothing is read into it meanwhile */
 		log_event(LOG_WARN, "job.record_failed", "job=%s %s", r->job_id, log_err(&job->e, text, sizeof(text)));
 		loop_timer_set(r->s->o.loop, &r->again, loop_now_ms(r->s->o.loop) + AGAIN_MS);
 		return;
 	}
+	r->is_recording = false;
 	subs_publish(r->s->o.subs, r->key);
 	if (r->record.has_end) {
 		log_event(LOG_INFO, "job.ended", "job=%s attempt=%lld state=%s", r->job_id, (long long)r->attempt,

@@ -157,7 +157,7 @@ static void stop_asked(struct supervisor *s)
 		AUTO_JOB_ROW row = { 0 };
 		struct err e = { 0 };
 
-		if (!jobs_get(s->o.reader, r->key, &row, &e) && row.is_cancel_asked && row.attempt == r->attempt)
+		if (!jobs_get_brief(s->o.reader, r->key, &row, &e) && row.is_cancel_asked && row.attempt == r->attempt)
 			run_stop(r);
 	}
 }
@@ -192,6 +192,15 @@ static struct run *find_watch(struct supervisor *s, int wd)
 	return NULL;
 }
 
+/* Events were lost: whoever has something new to read is among these. */
+static void look_at_all(struct supervisor *s)
+{
+	for (struct run *r = s->runs, *next; r; r = next) {
+		next = r->next;
+		run_on_files(r);
+	}
+}
+
 static void on_inotify(void *arg, uint32_t events)
 {
 	struct supervisor *s = arg;
@@ -203,8 +212,10 @@ static void on_inotify(void *arg, uint32_t events)
 	while ((n = read(s->inotify_fd, block, sizeof(block))) > 0) {
 		for (ssize_t at = 0; at < n;) {
 			const struct inotify_event *v = (const struct inotify_event *)(const void *)(block + at);
-			struct run *r = v->wd == last ? NULL : find_watch(s, v->wd);
+			struct run *r = v->wd == last || v->wd < 0 ? NULL : find_watch(s, v->wd);
 
+			if (v->mask & IN_Q_OVERFLOW)
+				look_at_all(s);
 			at += (ssize_t)sizeof(*v) + v->len;
 			last = v->wd;
 			if (r)

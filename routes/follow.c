@@ -168,7 +168,8 @@ bool follow_is_asked(struct req *q)
 	bool has;
 	struct slice v = query_value(q->query, "follow", &has);
 
-	return has && !slice_eq(v, SLICE("0")) && !slice_eq(v, SLICE("false"));
+	/* A HEAD has no body that could be followed. */
+	return has && !slice_eq(v, SLICE("0")) && !slice_eq(v, SLICE("false")) && !slice_eq(slice_str(q->method), SLICE("HEAD"));
 }
 
 enum errc follow_start(struct req *q, const struct job_row *row, enum follow_kind kind, struct err *e)

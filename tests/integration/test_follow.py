@@ -138,7 +138,9 @@ def test_what_was_heard_stands_when_the_node_dies(plane):
 
 
 def test_refusals(plane):
-    job_id = plane.queue(echo())
+    job_id = plane.queue(echo(delay_ms=500))
+    status, _, data = plane.node.request("HEAD", f"{JOBS}/{job_id}/logs?follow=1", headers={"authorization": f"Bearer {plane.token(job_id)}"})
+    assert (status, data) == (200, b"")
     for head in ({"last-event-id": "x"}, {"last-event-id": "1"}, {"last-event-id": "1.x"}):
         status, _, data = plane.node.request("GET", f"{JOBS}/{job_id}/events?follow=1", headers={"authorization": f"Bearer {plane.token(job_id)}", **head})
         assert status == 400 and "last-event-id" in json.loads(data)["message"]
