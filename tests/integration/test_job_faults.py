@@ -11,9 +11,9 @@ import time
 import pytest
 from conftest import fill, slow
 from jobs import ENDED, ENV, JOBS, Jobs, echo
-from node import Node, wait_until
+from node import Node, is_sanitized, wait_until
 
-KILLS = 60 if os.environ.get("MSWARM_FULL") else 12
+KILLS = 60 if os.environ.get("MSWARM_FULL") else 5 if is_sanitized() else 12
 
 
 def start(concurrency=4, env_more=None, **kw):

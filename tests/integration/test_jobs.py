@@ -5,7 +5,7 @@ import urllib.parse
 import pytest
 from conftest import slow
 from jobs import BASE, ENV, JOBS, NODE, OPS, SCHEMA, SECRET, Jobs, echo, mint
-from node import Node, wait_until
+from node import Node, is_sanitized, wait_until
 
 
 @pytest.fixture
@@ -351,13 +351,14 @@ def test_large_request(make_plane):
 
 
 def test_many_tenants_and_many_jobs(make_plane):
-    """300 jobs of 30 tenants, four at a time: all end, each once, and no tenant has to wait for all of another's."""
+    """300 jobs of 30 tenants, four at a time: all end, each once."""
     plane = make_plane(concurrency=4)
-    ids = [(f"t{n % 30}", plane.queue(echo(str(n), tenant=f"t{n % 30}"))) for n in range(300)]
-    wait_until(lambda: plane.ops("?limit=0&audit_limit=0")["queue"]["totals_by_state"] == {"succeeded": 300}, slow(60), "all to end")
+    count = 60 if is_sanitized() else 300
+    ids = [plane.queue(echo(str(n), tenant=f"t{n % 30}")) for n in range(count)]
+    wait_until(lambda: plane.ops("?limit=0&audit_limit=0")["queue"]["totals_by_state"] == {"succeeded": count}, slow(60), "all to end")
     ops = plane.ops("?limit=0&audit_limit=0")
-    assert ops["usage"]["event_count"] == 1200 and ops["usage"]["total_jobs"] == 300 and ops["queue"]["jobs"] == []
-    for _, job_id in ids[::50]:
+    assert ops["usage"]["event_count"] == 4 * count and ops["usage"]["total_jobs"] == count and ops["queue"]["jobs"] == []
+    for job_id in ids[::50]:
         assert [e["type"] for e in plane.get(job_id)["events"]] == ["started", "stdout", "progress", "completed"]
 
 
