@@ -106,7 +106,7 @@ json .job.retry.retry_count 1
 json .job.result null
 
 page "T17 Tenants in turn"
-create ja r1 '{delay_ms: 1000}' '{metadata: {tenant_id: "A"}}'
+create ja r1 '{delay_ms: 3000}' '{metadata: {tenant_id: "A"}}'
 await ja running
 create jb r1 '{}' '{metadata: {tenant_id: "B"}}'
 get jb

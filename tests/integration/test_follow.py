@@ -67,7 +67,7 @@ def test_a_job_is_followed_to_its_end(plane):
 
 
 def test_lines_come_as_they_are_said(plane):
-    job_id = plane.queue(echo(repeat=3, delay_ms=400))
+    job_id = plane.queue(echo(repeat=3, delay_ms=int(slow(400))))
     at = [time.monotonic() for _, event, _ in Follower(plane, job_id) if event == "stdout"]
     assert len(at) == 3 and at[1] - at[0] > 0.3 and at[2] - at[1] > 0.3
 

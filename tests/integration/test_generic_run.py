@@ -110,7 +110,7 @@ def test_cancel(plane):
 
 def leave(plane, accept):
     connection = http.client.HTTPConnection(plane.node.host, plane.node.port)
-    body = json.dumps({"job_id": "d1", "request_id": "r1", "node_id": NODE, "job": echo("x", repeat=3, delay_ms=400)})
+    body = json.dumps({"job_id": "d1", "request_id": "r1", "node_id": NODE, "job": echo("x", repeat=3, delay_ms=int(slow(400)))})
     connection.request("POST", RUN, body, {"authorization": f"Bearer {plane.token('d1')}", "content-type": "application/json", "accept": accept})
     wait_until(lambda: is_running(plane), slow(10), "it runs")
     connection.close()

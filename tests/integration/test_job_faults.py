@@ -170,7 +170,7 @@ def test_a_cancel_that_the_node_did_not_live_to_carry_out(plane):
 
 def test_the_end_is_read_after_a_restart(plane):
     node = plane.node
-    job_id = plane.queue(echo("away", delay_ms=300, repeat=3))
+    job_id = plane.queue(echo("away", delay_ms=int(slow(300)), repeat=3))
     wait_until(lambda: shims(node) and plane.state(job_id) == "running", slow(10), "it runs")
     shim = shims(node)[0]
     node.kill()
