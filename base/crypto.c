@@ -51,6 +51,36 @@ void crypto_sha256(struct slice data, uint8_t out[SHA256_LEN])
 	must(gnutls_hash_fast(GNUTLS_DIG_SHA256, data.p ? data.p : "", data.n, out) == 0);
 }
 
+enum errc sha256_begin(struct sha256 *s, struct err *e)
+{
+	gnutls_hash_hd_t h = NULL;
+	int rc = gnutls_hash_init(&h, GNUTLS_DIG_SHA256);
+
+	if (rc)
+		return err_set(e, E_NO_MEMORY, "sha256: %s", gnutls_strerror(rc));
+	s->h = h;
+	return E_OK;
+}
+
+void sha256_add(struct sha256 *s, struct slice data)
+{
+	must(gnutls_hash(s->h, data.p ? data.p : "", data.n) == 0);
+}
+
+void sha256_end(struct sha256 *s, uint8_t out[SHA256_LEN])
+{
+	gnutls_hash_deinit(s->h, out);
+	s->h = NULL;
+}
+
+void sha256_done(struct sha256 *s)
+{
+	uint8_t ignored[SHA256_LEN];
+
+	if (s->h)
+		sha256_end(s, ignored);
+}
+
 void crypto_hmac_sha256(struct slice key, struct slice data, uint8_t out[SHA256_LEN])
 {
 	must(gnutls_hmac_fast(GNUTLS_MAC_SHA256, key.p ? key.p : "", key.n, data.p ? data.p : "", data.n, out) == 0);

@@ -21,6 +21,14 @@ struct slice secret_slice(const struct secret *s);
 
 MUST_CHECK enum errc crypto_init(struct err *e);
 void crypto_sha256(struct slice data, uint8_t out[SHA256_LEN]);
+/* The same in pieces. Used once: begin, add as often as wanted, end. A hash that was begun must be ended. */
+struct sha256 {
+	void *h;          /* NULL: not begun */
+};
+MUST_CHECK enum errc sha256_begin(struct sha256 *s, struct err *e);
+void sha256_add(struct sha256 *s, struct slice data);
+void sha256_end(struct sha256 *s, uint8_t out[SHA256_LEN]);
+void sha256_done(struct sha256 *s);                                       /* gives it up; fine when not begun */
 void crypto_hmac_sha256(struct slice key, struct slice data, uint8_t out[SHA256_LEN]);
 MUST_CHECK enum errc crypto_random(void *out, size_t n, struct err *e);   /* E_IO */
 void crypto_hex(const uint8_t *p, size_t n, char *out);                   /* 2n+1 bytes, lower case */

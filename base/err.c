@@ -159,10 +159,10 @@ const char *err_class(int http_status)
 	} rows[] = {
 		{ 400, "bad_request" },       { 401, "unauthorized" },      { 403, "forbidden" },
 		{ 404, "not_found" },         { 405, "method_not_allowed" }, { 408, "request_timeout" },
-		{ 409, "conflict" },          { 413, "payload_too_large" }, { 415, "unsupported_media_type" },
+		{ 409, "conflict" },          { 413, "payload_too_large" }, { 415, "unsupported_media_type" }, { 416, "range_not_satisfiable" },
 		{ 429, "too_many_requests" }, { 431, "headers_too_large" }, { 499, "cancelled" },
 		{ 500, "internal_error" },    { 502, "bad_gateway" },       { 503, "service_unavailable" },
-		{ 504, "gateway_timeout" },
+		{ 504, "gateway_timeout" },   { 507, "insufficient_storage" },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++)

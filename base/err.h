@@ -31,6 +31,7 @@
 	X(E_NOT_FOUND,           404, 0, "not_found",                "invalid_request_error", "") \
 	X(E_MODEL_NOT_FOUND,     404, 0, "model_not_found",          "invalid_request_error", "model_not_found") \
 	X(E_JOB_NOT_FOUND,       404, 0, "job_not_found",            "invalid_request_error", "job_not_found") \
+	X(E_ARTIFACT_NOT_FOUND,  404, 0, "artifact_not_found",       "invalid_request_error", "artifact_not_found") \
 	X(E_JOB_NOT_RUNNING,     404, 0, "job_not_running",          "invalid_request_error", "job_not_running") \
 	X(E_FEATURE_DISABLED,    404, 0, "feature_disabled",         "invalid_request_error", "feature_disabled") \
 	X(E_METHOD,              405, 0, "method_not_allowed",       "invalid_request_error", "") \
@@ -41,6 +42,7 @@
 	X(E_JOB_RUNNING,         409, 0, "job_already_running",      "invalid_request_error", "job_already_running") \
 	X(E_TOO_LARGE,           413, 0, "request_too_large",        "invalid_request_error", "request_too_large") \
 	X(E_MEDIA_TYPE,          415, 0, "unsupported_media_type",   "invalid_request_error", "unsupported_media_type") \
+	X(E_RANGE,               416, 0, "range_not_satisfiable",    "invalid_request_error", "range_not_satisfiable") \
 	X(E_HEADERS_TOO_LARGE,   431, 0, "headers_too_large",        "invalid_request_error", "headers_too_large") \
 	X(E_RATE_LIMITED,        429, 1, "rate_limit_exceeded",      "rate_limit_error",      "rate_limit_exceeded") \
 	X(E_CANCELLED,           499, 0, "cancelled",                "invalid_request_error", "cancelled") \
@@ -55,6 +57,7 @@
 	X(E_MISSING_CONFIG,      503, 0, "missing_config",           "server_error",          "missing_config") \
 	X(E_READ_ONLY,           503, 1, "store_read_only",          "server_error",          "store_read_only") \
 	X(E_OUTCOME_UNKNOWN,     500, 0, "outcome_unknown",          "server_error",          "outcome_unknown") \
+	X(E_NO_SPACE,            507, 0, "insufficient_storage",     "server_error",          "insufficient_storage") \
 	X(E_TIMEOUT,             504, 0, "timeout",                  "server_error",          "timeout")
 
 enum errc {

@@ -9,10 +9,12 @@
 #ifndef MSWARM_JOBS_JOB_H
 #define MSWARM_JOBS_JOB_H
 
+#include "jobs/artifact.h"
 #include "jobs/capabilities.h"
 #include "jobs/events.h"
 #include "jobs/request.h"
 #include "jobs/state.h"
+#include "store/artifacts.h"
 #include "store/audit.h"
 #include "store/job_totals.h"
 
@@ -68,6 +70,8 @@ struct job_end {
 	bool is_lost;                   /* it surely never began: queued again without counting */
 	char *result, *artifacts, *issues;  /* JSON; artifacts and issues may be NULL */
 	int64_t artifact_count, artifact_bytes;
+	bool has_files;                 /* outs take the place of what earlier attempts left */
+	struct artifact_outs outs;
 };
 struct job_record {
 	struct store_job job;
@@ -86,6 +90,7 @@ void job_record_done(struct job_record *r);
 struct job_prune {
 	struct store_job job;
 	struct keep_limits keep;
+	struct artifact_keys gone;      /* files to be unlinked */
 	bool is_more;
 };
 void job_prune_init(struct job_prune *p, const struct keep_limits *keep);

@@ -6,7 +6,7 @@ static enum errc prune(struct store_tx *t, struct store_job *job, struct err *e)
 {
 	struct job_prune *p = CONTAINER_OF(job, struct job_prune, job);
 
-	return jobs_prune_tx(t, &p->keep, clock_wall_ms(), &p->is_more, e);
+	return jobs_prune_tx(t, &p->keep, clock_wall_ms(), &p->gone, &p->is_more, e);
 }
 
 void job_prune_init(struct job_prune *p, const struct keep_limits *keep)

@@ -94,7 +94,7 @@ static enum errc audit_retry(struct store_tx *t, const struct job_row *j, int64_
 
 static enum errc end(struct store_tx *t, struct job_record *r, struct job_row *j, int64_t now_ms, struct err *e)
 {
-	const struct job_end *x = &r->end;
+	struct job_end *x = &r->end;
 	bool is_again = !j->is_cancel_asked && (x->is_lost || (x->is_retryable && j->retry_count < j->max_retries));
 	int64_t gpu = 0;
 	AUTO_BUF details = BUF_MAX(256);
@@ -106,6 +106,8 @@ static enum errc end(struct store_tx *t, struct job_record *r, struct job_row *j
 		rc = replace(&j->artifacts, x->artifacts ? x->artifacts : is_again ? NULL : "[]", e);
 	if (!rc)
 		rc = replace(&j->validation_issues, x->issues, e);
+	if (!rc && x->has_files)
+		rc = artifact_outs_tx(t, j, &x->outs, e);
 	if (rc)
 		return rc;
 	j->artifact_count = x->artifact_count;
@@ -176,6 +178,7 @@ void job_record_done(struct job_record *r)
 	buf_done(&r->err_carry);
 	for (size_t i = 0; i < ARRAY_LEN(texts); i++)
 		mem_free(texts[i]);
+	artifact_outs_done(&r->end.outs);
 	r->end = (struct job_end){ 0 };
 	job_row_done(&r->found);
 }

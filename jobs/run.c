@@ -19,9 +19,6 @@
 #include <unistd.h>
 
 #define AGAIN_MS 1000                   /* until the store is asked again */
-#define RESULT_MAX (1u << 20)
-
-static void step(struct run *r);
 
 /* ---- made and freed ---- */
 
@@ -49,6 +46,8 @@ enum errc run_new(struct supervisor *s, const struct job_row *row, struct run **
 		return rc;
 	}
 	r->runner = runner_find(slice_trim_js(json_slice(json_get(r->request, "job_type"))));
+	r->has_files = workspace_is_needed(r->request);
+	r->files = (struct workspace){ .files = s->o.files, .job_key = r->key, .attempt = r->attempt };
 	*ret = r;
 	return E_OK;
 }
@@ -76,6 +75,9 @@ void run_free(struct run *r)
 	buf_done(&r->out_line);
 	buf_done(&r->err_line);
 	buf_done(&r->plan.spec);
+	workspace_done(&r->files);
+	collected_done(&r->collected);
+	json_free(r->exit_record);
 	json_free(r->request);
 	mem_free(r->job_id);
 	mem_free(r);
@@ -93,10 +95,15 @@ static void on_removed(struct loop_msg *m)
 
 static void remove_work(struct pool_job *j)     /* THREAD(pool) */
 {
-	run_dir_remove(CONTAINER_OF(j, struct run, pool));
+	struct run *r = CONTAINER_OF(j, struct run, pool);
+
+	run_dir_remove(r);
+	if (r->has_files)
+		artifact_work_remove(r->s->o.files, r->key, r->attempt);
+	artifact_files_remove(r->s->o.files, r->record.end.outs.gone.v, r->record.end.outs.gone.n);
 }
 
-static void on_pool(struct run *r, void (*work)(struct pool_job *), void (*done)(struct loop_msg *))
+void run_on_pool(struct run *r, void (*work)(struct pool_job *), void (*done)(struct loop_msg *))
 {
 	struct err e;
 
@@ -112,7 +119,7 @@ static void remove_dir(struct run *r)
 {
 	r->phase = RUN_REMOVING;
 	close_watches(r);
-	on_pool(r, remove_work, on_removed);
+	run_on_pool(r, remove_work, on_removed);
 }
 
 static void on_again(struct loop_timer *t)
@@ -148,7 +155,7 @@ static void on_recorded(struct loop_msg *m)
 	}
 	events_clear(&r->record.events);
 	r->record.at.job_key = 0;
-	step(r);
+	run_step(r);
 }
 
 void run_submit(struct run *r)
@@ -166,151 +173,9 @@ void run_submit(struct run *r)
 	loop_timer_set(r->s->o.loop, &r->again, loop_now_ms(r->s->o.loop) + AGAIN_MS);
 }
 
-/* ---- ends ---- */
-
-static enum errc result_head(struct run *r, struct jw *w, const char *status)
-{
-	(void)r;
-	jw_obj(w, NULL);
-	jw_str(w, "job_id", r->job_id);
-	jw_str(w, "status", status);
-	return E_OK;
-}
-
-static void wall_member(struct jw *w, const char *key, int64_t wall_ms)
-{
-	char text[CLOCK_ISO_LEN];
-
-	clock_iso(wall_ms, text);
-	jw_str(w, key, text);
-}
-
-static void add_event(struct run *r, enum event_type type, int64_t pos, const char *message, struct slice data)
-{
-	(void)!events_add(&r->record.events, type, pos, clock_wall_ms(), slice_str(message), data, NULL);
-}
-
-/* Behind everything that the journal has. */
-static int64_t end_pos(const struct run *r)
-{
-	return (r->read_at + 16) * 8;
-}
-
-/* The end stands in r->record: last event and result together. */
-static void end_with(struct run *r, enum job_state to, struct buf *result, struct jw *w)
-{
-	struct err e = { 0 };
-
-	r->phase = RUN_ENDING;
-	r->record.has_end = true;
-	r->record.end.to = to;
-	mem_free(r->record.end.result);
-	r->record.end.result = jw_done(w, &e) ? NULL : buf_take(result, NULL);
-	if (!r->is_recording)
-		run_submit(r);
-}
-
-/* A failure that the node found itself: {job_id, status, error, finished_at} (3.10). */
-void run_fail(struct run *r, const char *code, const char *message)
-{
-	bool is_cancel = strcmp(code, "cancelled") == 0, is_timeout = strcmp(code, "timeout") == 0;
-	AUTO_BUF result = BUF_MAX(RESULT_MAX);
-	struct jw w = JW(&result);
-	char data[80];
-
-	snprintf(data, sizeof(data), "{\"code\":\"%s\"}", code);
-	add_event(r, is_cancel ? EVENT_CANCELLED : EVENT_FAILED, end_pos(r), message, slice_str(data));
-	(void)result_head(r, &w, is_cancel ? "cancelled" : "failed");
-	jw_obj(&w, "error");
-	jw_str(&w, "code", code);
-	jw_str(&w, "message", message);
-	jw_bool(&w, "retryable", is_timeout);
-	jw_end(&w);
-	wall_member(&w, "finished_at", clock_wall_ms());
-	jw_end(&w);
-	r->record.end.is_retryable = is_timeout || (r->is_lost && r->runner && r->runner->is_idempotent);
-	r->record.end.is_lost = r->is_never_begun;
-	end_with(r, is_cancel ? JOB_CANCELLED : JOB_FAILED, &result, &w);
-}
-
-static void succeed(struct run *r, const struct run_exit *x, const struct run_result *got)
-{
-	AUTO_BUF result = BUF_MAX(RESULT_MAX);
-	struct jw w = JW(&result);
-	char data[160];
-
-	snprintf(data, sizeof(data), "{\"status\":\"succeeded\",\"exit_code\":%lld,\"runner\":\"%s\"}", (long long)x->code, r->runner->name);
-	add_event(r, EVENT_COMPLETED, end_pos(r), "generic job completed", slice_str(data));
-	(void)result_head(r, &w, "succeeded");
-	jw_i64(&w, "exit_code", x->code);
-	if (got->metrics.n)
-		jw_raw(&w, "metrics", buf_slice(&got->metrics));
-	jw_arr(&w, "artifacts");
-	jw_end(&w);
-	wall_member(&w, "started_at", x->started_ms);
-	wall_member(&w, "finished_at", x->ended_ms);
-	jw_end(&w);
-	end_with(r, JOB_SUCCEEDED, &result, &w);
-}
-
-static void judge(struct run *r, const struct run_exit *x)
-{
-	struct run_result got = { .metrics = BUF_MAX(RESULT_MAX) };
-	struct err e = { 0 };
-	char message[256];
-
-	if (strcmp(x->reason, "timeout") == 0) {
-		run_fail(r, "timeout", "generic job timed out");
-	} else if (strcmp(x->reason, "stopped") == 0 && r->is_stop_wanted) {
-		run_fail(r, "cancelled", "generic job cancelled");
-	} else if (strcmp(x->reason, "not_started") == 0) {
-		snprintf(message, sizeof(message), "the job could not be started: %.200s", x->error);
-		run_fail(r, "runner_error", message);
-	} else if (x->is_oom) {
-		run_fail(r, "out_of_memory", "the job was killed: out of memory");
-	} else if (strcmp(x->reason, "stopped") == 0 || x->code < 0) {
-		snprintf(message, sizeof(message), "the job was killed by signal %lld", (long long)x->signal);
-		run_fail(r, "runner_failed", message);
-	} else if (r->runner->judge(r->request, x, &got, &e)) {
-		run_fail(r, "runner_error", e.what);
-	} else if (got.is_success) {
-		succeed(r, x, &got);
-	} else {
-		run_fail(r, got.code, got.message);
-	}
-	buf_done(&got.metrics);
-}
-
-/* The shim has ended and all that it wrote is read. */
-static void finish(struct run *r)
-{
-	AUTO_BUF text = BUF_MAX(64u << 10);
-	AUTO_JSON record = NULL;
-	struct err e = { 0 };
-	int64_t started = 0, ended = 0, code = -1, number = 0;
-
-	if (run_dir_exit(r, &text, &e) || json_parse(buf_slice(&text), JSON_LIMITS_DEFAULT, &record, &e)) {
-		r->is_lost = true;
-		run_fail(r, "node_lost", "the job's process was lost: its supervisor ended without a record");
-		return;
-	}
-	(void)!json_i64(json_get(record, "started_ms"), &started);
-	(void)!json_i64(json_get(record, "ended_ms"), &ended);
-	(void)!json_i64(json_get(record, "code"), &code);
-	(void)!json_i64(json_get(record, "signal"), &number);
-	const struct run_exit x = { .reason = json_str(json_get(record, "reason")) ? json_str(json_get(record, "reason")) : "exited",
-				    .code = code, .signal = number, .started_ms = started, .ended_ms = ended,
-				    .is_oom = json_is_true(json_get(record, "is_oom")),
-				    .error = json_str(json_get(record, "error")) ? json_str(json_get(record, "error")) : "" };
-
-	run_read_last(r);
-	judge(r, &x);
-}
-
 /* ---- the way ---- */
 
-/* Go on with whatever is next; nothing while a record is on its way. */
-static void step(struct run *r)
+void run_step(struct run *r)
 {
 	if (r->is_recording || r->is_on_pool)
 		return;
@@ -325,12 +190,7 @@ static void step(struct run *r)
 		return;
 	}
 	if (r->phase == RUN_OVER)
-		finish(r);
-}
-
-void run_on_files(struct run *r)
-{
-	step(r);
+		run_finish(r);
 }
 
 static void on_shim_ended(void *arg, uint32_t events)
@@ -343,7 +203,7 @@ static void on_shim_ended(void *arg, uint32_t events)
 	if (r->is_child)
 		waitpid(r->pid, NULL, WNOHANG);
 	r->phase = RUN_OVER;
-	step(r);
+	run_step(r);
 }
 
 /* From now on its files and its end are told. */
@@ -360,14 +220,16 @@ static void watch(struct run *r)
 	}
 	if (r->is_stop_wanted)
 		run_dir_stop(r);
-	step(r);
+	run_step(r);
 }
 
 static void prepare_work(struct pool_job *j)    /* THREAD(pool) */
 {
 	struct run *r = CONTAINER_OF(j, struct run, pool);
 
-	r->pool_rc = run_dir_start(r, &r->pool_err);
+	r->pool_rc = r->has_files ? workspace_stage(&r->files, &r->pool_err) : E_OK;
+	if (!r->pool_rc)
+		r->pool_rc = run_dir_start(r, &r->pool_err);
 }
 
 static int64_t limit_ms(const struct run *r)
@@ -385,7 +247,7 @@ static void add_started(struct run *r)
 	snprintf(message, sizeof(message), "Running %.200s", r->runner->job_type);
 	(void)!buf_addf(&data, NULL, "{\"runner\":\"%s\",\"sandbox_profile\":\"%s\",\"timeout_ms\":%lld}", r->runner->name,
 			job_sandbox(r->request), (long long)limit_ms(r));
-	add_event(r, EVENT_STARTED, 0, message, buf_slice(&data));
+	run_add_event(r, EVENT_STARTED, 0, message, buf_slice(&data));
 	run_note_place(r);
 }
 
@@ -395,6 +257,10 @@ static void on_prepared(struct loop_msg *m)
 	char text[240];
 
 	r->is_on_pool = false;
+	if (r->pool_rc == E_BAD_REQUEST) {
+		run_fail(r, "validation_failed", r->pool_err.what);
+		return;
+	}
 	if (r->pool_rc) {
 		log_event(LOG_ERROR, "job.start_failed", "job=%s %s", r->job_id, log_err(&r->pool_err, text, sizeof(text)));
 		run_fail(r, "runner_error", "the job could not be started on this node");
@@ -417,6 +283,12 @@ static enum errc plan_limits(struct run *r, struct err *e)
 	snprintf(group, sizeof(group), "mswarm-%016llx-%lld", (unsigned long long)r->key, (long long)r->attempt);
 	if (!rc)
 		rc = run_plan_add(&r->plan, "env", buf_slice(&mark), e);
+	if (!rc && r->has_files) {
+		char work[600];
+
+		artifact_work_path(r->s->o.files, r->key, r->attempt, work, sizeof(work));
+		rc = run_plan_add(&r->plan, "cwd", slice_str(work), e);
+	}
 	if (!rc)
 		rc = run_plan_add(&r->plan, "cgroup", slice_str(group), e);
 	if (!rc)
@@ -449,14 +321,16 @@ void run_begin(struct run *r)
 		run_fail(r, "runner_unavailable", message);
 		return;
 	}
-	rc = r->runner->plan(r->request, &r->plan, &e);
+	rc = r->has_files ? workspace_plan(&r->files, r->s->o.reader, r->request, job_facts(r->request).tenant_id, &e) : E_OK;
+	if (!rc)
+		rc = r->runner->plan(r->request, &r->plan, &e);
 	if (!rc)
 		rc = plan_limits(r, &e);
 	if (rc) {
 		run_fail(r, rc == E_BAD_REQUEST ? "validation_failed" : "runner_error", e.what);
 		return;
 	}
-	on_pool(r, prepare_work, on_prepared);
+	run_on_pool(r, prepare_work, on_prepared);
 }
 
 void run_stop(struct run *r)
@@ -505,7 +379,7 @@ void run_attach(struct run *r, enum run_found found, pid_t pid)
 	}
 	r->phase = RUN_OVER;
 	if (found != FOUND_NEVER_BEGUN) {
-		step(r);
+		run_step(r);
 		return;
 	}
 	r->is_never_begun = true;

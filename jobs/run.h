@@ -1,7 +1,8 @@
 /*
  * One attempt of one job, as the supervisor has it in hand. Private to jobs/supervisor*.c and jobs/run*.c.
- *   run.c         begin, end, stop: the attempt's life       run_read.c   its journal into events
- *   run_dir.c     files and processes: on the pool           supervisor.c which attempts there are
+ *   run.c         begin, follow, stop: the attempt's life    run_read.c   its journal into events
+ *   run_end.c     its end: result and artifacts              run_dir.c    files and processes: on the pool
+ *   supervisor.c  which attempts there are
  *
  * Threads: the supervisor's loop; run_dir_* on the pool or at the start.
  */
@@ -11,6 +12,7 @@
 #include "jobs/job.h"
 #include "jobs/runner.h"
 #include "jobs/supervisor.h"
+#include "jobs/workspace.h"
 
 #include <sys/types.h>
 
@@ -18,6 +20,7 @@ enum run_phase {
 	RUN_PREPARING,                  /* its directory is made, the shim started: on the pool */
 	RUN_RUNNING,
 	RUN_OVER,                       /* the shim has ended; what it wrote is read */
+	RUN_COLLECTING,                 /* its outputs are looked at: on the pool */
 	RUN_ENDING,                     /* the end is on its way into the store */
 	RUN_REMOVING,                   /* its directory is removed: on the pool */
 };
@@ -47,6 +50,14 @@ struct run {
 	struct run_plan plan;
 	struct job_record record;       /* at most one is on its way */
 	struct loop_timer again;        /* the store could not take it */
+	bool has_files;                 /* inputs or outputs */
+	struct workspace files;
+	struct json *exit_record;       /* exit borrows from it */
+	struct run_exit exit;
+	int64_t held_bytes;             /* of all artifacts, before its own come */
+	struct collected collected;     /* its list moves into record */
+	enum errc collect_rc;
+	struct err collect_err;
 	struct pool_job pool;
 	struct err pool_err;
 	enum errc pool_rc;
@@ -63,6 +74,9 @@ struct supervisor {
 	atomic_bool is_kicked, is_cancel_due;
 	struct job_prune prune;
 	struct loop_timer prune_timer;
+	struct pool_job files_job;      /* unlinks what a prune left */
+	struct loop_timer sweep_timer;
+	unsigned swept;                 /* shards of the artifacts' files */
 	struct loop_timer later;        /* a deadline, or the store could not take a claim */
 	int inotify_fd;
 	loop_watch_id inotify_watch;
@@ -75,8 +89,13 @@ void run_begin(struct run *r);          /* a fresh attempt: it was claimed */
 void run_attach(struct run *r, enum run_found found, pid_t pid);
 void run_stop(struct run *r);           /* the job was asked to end */
 void run_submit(struct run *r);         /* r->record is filled */
-void run_on_files(struct run *r);       /* something changed in its directory */
+void run_step(struct run *r);           /* go on with whatever is next; nothing while a record is on its way */
+void run_on_pool(struct run *r, void (*work)(struct pool_job *), void (*done)(struct loop_msg *));
+
+/* run_end.c */
+void run_finish(struct run *r);         /* the shim has ended and all that it wrote is read */
 void run_fail(struct run *r, const char *code, const char *message);
+void run_add_event(struct run *r, enum event_type type, int64_t pos, const char *message, struct slice data);
 
 /* run_read.c: parse what the journal has into r->record. False: nothing new. */
 bool run_read(struct run *r);

@@ -130,14 +130,13 @@ static int64_t start_of(int64_t pid)
 	return slice_to_i64(field, 1, INT64_MAX, &start) ? start : 0;
 }
 
-static bool is_alive(struct run *r, struct slice pid_text, pid_t *ret_pid)
+static bool is_alive(struct slice pid_text, pid_t *ret_pid)
 {
 	struct slice rest = slice_trim(pid_text), first;
 	int64_t pid = 0, start = 0;
 
 	if (!slice_next(&rest, ' ', &first) || !slice_to_i64(first, 1, INT32_MAX, &pid) || !rest.p || !slice_to_i64(rest, 1, INT64_MAX, &start))
 		return false;
-	(void)r;
 	*ret_pid = (pid_t)pid;
 	return start_of(pid) == start;
 }
@@ -162,7 +161,7 @@ enum run_found run_dir_find(struct run *r, pid_t *ret_pid)
 	}
 	if (slice_eq(slice_trim(buf_slice(&text)), SLICE("0 0")))
 		return FOUND_NEVER_BEGUN;      /* given up before, by a node that died then */
-	if (is_alive(r, buf_slice(&text), ret_pid))
+	if (is_alive(buf_slice(&text), ret_pid))
 		return FOUND_ALIVE;
 	buf_clear(&text);
 	return run_dir_exit(r, &text, NULL) == E_OK ? FOUND_ENDED : FOUND_LOST;

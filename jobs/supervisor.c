@@ -20,6 +20,7 @@
 #define LATER_MS 1000                   /* until the store is asked again */
 #define PRUNE_EVERY_MS 20000
 #define PRUNE_STEP_MS 5                 /* between two steps: others come first */
+#define SWEEP_STEP_MS 20                /* one of ARTIFACT_SHARDS directories */
 #define FOUND_MAX 100000                /* active rows read at the start: more than any max_active */
 
 static void claim(struct supervisor *s);
@@ -129,12 +130,32 @@ static void prune_at(struct supervisor *s, int64_t in_ms)
 		loop_timer_set(s->o.loop, &s->prune_timer, loop_now_ms(s->o.loop) + in_ms);
 }
 
+static void unlink_work(struct pool_job *j)     /* THREAD(pool) */
+{
+	struct supervisor *s = CONTAINER_OF(j, struct supervisor, files_job);
+
+	artifact_files_remove(s->o.files, s->prune.gone.v, s->prune.gone.n);
+}
+
+static void on_unlinked(struct loop_msg *m)
+{
+	struct supervisor *s = CONTAINER_OF(m, struct supervisor, files_job.done);
+
+	prune_at(s, s->prune.is_more ? PRUNE_STEP_MS : PRUNE_EVERY_MS);
+}
+
 static void on_pruned(struct loop_msg *m)
 {
 	struct store_job *job = CONTAINER_OF(m, struct store_job, done);
 	struct supervisor *s = CONTAINER_OF(CONTAINER_OF(job, struct job_prune, job), struct supervisor, prune);
+	struct err ignored;
 
-	prune_at(s, !job->rc && s->prune.is_more ? PRUNE_STEP_MS : PRUNE_EVERY_MS);
+	if (job->rc)
+		s->prune.is_more = false;
+	s->files_job = (struct pool_job){ .work = unlink_work, .loop = s->o.loop, .done = { .fn = on_unlinked } };
+	/* What cannot be unlinked now has no row any more, and is swept at the next start. */
+	if (job->rc || !s->prune.gone.n || pool_submit(s->o.pool, &s->files_job, &ignored))
+		on_unlinked(&s->files_job.done);
 }
 
 static void on_prune(struct loop_timer *t)
@@ -147,6 +168,41 @@ static void on_prune(struct loop_timer *t)
 	s->prune.job.done.fn = on_pruned;
 	if (store_submit(s->o.store, &s->prune.job, &ignored))
 		prune_at(s, PRUNE_EVERY_MS);
+}
+
+/* ---- files that no row knows: their writer died before it could say so ---- */
+
+static bool is_gone(void *ctx, int64_t key)
+{
+	const struct supervisor *s = ctx;
+
+	return !artifacts_has_key(s->o.reader, key);
+}
+
+static void on_sweep(struct loop_timer *t)
+{
+	struct supervisor *s = CONTAINER_OF(t, struct supervisor, sweep_timer);
+
+	artifact_files_sweep(s->o.files, s->swept++, is_gone, s);
+	if (s->swept < ARTIFACT_SHARDS && !s->is_stopping)
+		loop_timer_set(s->o.loop, t, loop_now_ms(s->o.loop) + SWEEP_STEP_MS);
+}
+
+static bool is_at_work(void *ctx, int64_t job_key, int64_t attempt)
+{
+	const struct supervisor *s = ctx;
+
+	for (const struct run *r = s->runs; r; r = r->next)
+		if (r->key == job_key && r->attempt == attempt)
+			return true;
+	return false;
+}
+
+static void start_sweep(struct supervisor *s)
+{
+	artifact_work_sweep(s->o.files, is_at_work, s);
+	s->sweep_timer.fn = on_sweep;
+	loop_timer_set(s->o.loop, &s->sweep_timer, loop_now_ms(s->o.loop) + SWEEP_STEP_MS);
 }
 
 /* ---- what others say ---- */
@@ -197,7 +253,7 @@ static void look_at_all(struct supervisor *s)
 {
 	for (struct run *r = s->runs, *next; r; r = next) {
 		next = r->next;
-		run_on_files(r);
+		run_step(r);
 	}
 }
 
@@ -219,7 +275,7 @@ static void on_inotify(void *arg, uint32_t events)
 			at += (ssize_t)sizeof(*v) + v->len;
 			last = v->wd;
 			if (r)
-				run_on_files(r);
+				run_step(r);
 		}
 	}
 }
@@ -259,6 +315,7 @@ void supervisor_start(struct supervisor *s)
 		find_row(s, &v[i]);
 	active_jobs_free(v, n);
 	run_dir_sweep(s);
+	start_sweep(s);
 	s->is_started = true;
 	s->prune_timer.fn = on_prune;
 	prune_at(s, PRUNE_STEP_MS);
@@ -271,6 +328,7 @@ void supervisor_stop(struct supervisor *s)
 	s->is_stopping = true;
 	loop_timer_cancel(s->o.loop, &s->later);
 	loop_timer_cancel(s->o.loop, &s->prune_timer);
+	loop_timer_cancel(s->o.loop, &s->sweep_timer);
 }
 
 enum errc supervisor_new(const struct supervisor_opts *o, struct supervisor **ret, struct err *e)

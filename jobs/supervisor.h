@@ -24,6 +24,7 @@ struct supervisor_opts {
 	struct store_reader *reader;    /* for the loop above; borrowed */
 	struct pool *pool;
 	struct subs *subs;
+	struct artifact_files *files;   /* borrowed */
 	const char *folder;             /* attempt directories; made when absent */
 	const char *shim;               /* path of mswarm-shim */
 	const struct capabilities *caps;

@@ -63,15 +63,22 @@ enum errc generic_check_path(struct req *q, const struct token_claims *c, struct
 	return E_OK;
 }
 
-enum errc generic_find(struct req *q, struct job_row *ret_row, struct err *e)
+enum errc generic_gate_path(struct req *q, struct slice *ret_job_id, struct err *e)
 {
 	struct token_claims claims = { 0 };
-	struct slice id;
 	enum errc rc = generic_gate(q, TOKEN_GENERIC, &claims, e);
 
 	if (!rc)
-		rc = generic_check_path(q, &claims, &id, e);
+		rc = generic_check_path(q, &claims, ret_job_id, e);
 	token_claims_done(&claims);
+	return rc;
+}
+
+enum errc generic_find(struct req *q, struct job_row *ret_row, struct err *e)
+{
+	struct slice id;
+	enum errc rc = generic_gate_path(q, &id, e);
+
 	return rc ? rc : jobs_find(q->ctx->reader, id, ret_row, e);
 }
 

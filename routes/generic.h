@@ -12,6 +12,8 @@
 MUST_CHECK enum errc generic_gate(struct req *q, enum token_kind kind, struct token_claims *ret, struct err *e);
 /* The job_id of the path, trimmed; the claims must be of this node and this job: E_BAD_REQUEST. */
 MUST_CHECK enum errc generic_check_path(struct req *q, const struct token_claims *c, struct slice *ret_job_id, struct err *e);
+/* Gate and path, of a job that need not exist: what the routes of artifacts begin with. */
+MUST_CHECK enum errc generic_gate_path(struct req *q, struct slice *ret_job_id, struct err *e);
 /* {"job","events","logs","artifacts","audit"} into rep. */
 MUST_CHECK enum errc generic_snapshot(struct req *q, struct reply *rep, int status, const struct job_row *row, struct err *e);
 /* Of a job that was just created: as it was then, though it may have begun meanwhile (2.10). */

@@ -9,10 +9,14 @@
 #define ROUTE(method_, pattern_, access_, shape_, max_body_, name_, help_) \
 	{ .method = method_, .pattern = pattern_, .access = access_, .shape = shape_, .max_body = max_body_, \
 	  .handle = route_##name_, .help = help_ },
+#define ROUTE_LARGE(method_, pattern_, access_, shape_, max_body_, name_, help_) \
+	{ .method = method_, .pattern = pattern_, .access = access_, .shape = shape_, .max_body = max_body_, \
+	  .handle = route_##name_, .begin = route_##name_##_begin, .help = help_ },
 const struct route route_table[] = {
 #include "routes/routes.def"
 };
 #undef ROUTE
+#undef ROUTE_LARGE
 const size_t route_count = ARRAY_LEN(route_table);
 
 void route_args_done(char *args[ROUTE_ARGS_MAX])

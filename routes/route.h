@@ -20,6 +20,7 @@
 #define ROUTE_ARGS_MAX 4
 #define REPLY_HEADERS_MAX 12
 #define ROUTE_BODY_CHAT ((size_t)-1)      /* max_body of a row: as cfg->max_chat_body_bytes says */
+#define ROUTE_BODY_FILE ((size_t)-2)      /* as cfg->artifact_max_mb says */
 
 struct svc;
 struct httpc;
@@ -31,6 +32,7 @@ struct pool;
 struct supervisor;
 struct subs;
 struct capabilities;
+struct artifact_files;
 
 /* The body of GET /v1/models as made last on this loop (models_list.c). All zero to begin with. */
 struct models_cache {
@@ -70,6 +72,7 @@ struct svc {
 	struct supervisor *supervisor;
 	struct subs *subs;
 	const struct capabilities *capabilities;
+	struct artifact_files *files;
 	struct node_state state;
 	const char *node_id;
 	struct slice signing_secret;       /* trimmed; empty: none */
@@ -100,6 +103,15 @@ struct stream_ops {
 	void (*stop)(void *state);         /* the node stops: end the work, leave a last event and the end to be read */
 };
 
+/*
+ * Taker of a body that is too large to be held: given by the row's begin, before any of it has come. take: as many bytes as
+ * there is room for, *ret_n; fewer than n: the connection waits until req_body_more. An error ends the body and is sent.
+ * on_gone (below) is called when the client leaves in the middle. The handler is called when the body is whole.
+ */
+struct body_ops {
+	enum errc (*take)(void *state, const char *p, size_t n, size_t *ret_n, struct err *e);
+};
+
 struct reply {
 	int status;
 	struct buf body;
@@ -108,6 +120,8 @@ struct reply {
 	unsigned header_count;
 	const struct stream_ops *stream;
 	void *stream_state;
+	bool has_length;                   /* of a stream: it is exactly this long; a body as such, no chunks */
+	int64_t length;
 };
 
 struct req {
@@ -126,6 +140,7 @@ struct req {
 	struct reply reply;
 	void *handler_state;               /* of a handler that answers later */
 	void (*on_gone)(struct req *q);    /* set with reply_later: the client has left, stop the work; no reply_done after */
+	const struct body_ops *body_ops;   /* set by begin, with handler_state and on_gone; NULL: the body is held */
 };
 
 struct route {
@@ -134,6 +149,8 @@ struct route {
 	enum route_shape shape;
 	size_t max_body;                   /* 0: no body is read */
 	enum errc (*handle)(struct req *q, struct reply *rep, struct err *e);
+	/* For large bodies: called with the headers, after all checks of the dispatcher; may refuse, or set body_ops. NULL: none. */
+	enum errc (*begin)(struct req *q, struct err *e);
 	const char *help;
 };
 
@@ -157,13 +174,19 @@ void reply_fail(struct req *q, const struct err *e);         /* renders e in the
 /* Begin a streamed answer, from a handler or after reply_later; headers and status must be set. */
 void reply_stream(struct req *q, const struct stream_ops *ops, void *state);
 void reply_wake(struct req *q);                              /* bytes are there, or the end is */
+void req_body_more(struct req *q);                           /* a taker that was full has room again */
+void req_body_fail(struct req *q, const struct err *e);      /* it has none any more: the rest is dropped, and e is sent */
 /* Render an error into rep in a shape. */
 void reply_error(struct reply *rep, enum route_shape shape, const struct err *e);
 
 #define ROUTE(method, pattern, access, shape, max_body, name, help) \
 	enum errc route_##name(struct req *q, struct reply *rep, struct err *e);
+#define ROUTE_LARGE(method, pattern, access, shape, max_body, name, help) \
+	enum errc route_##name(struct req *q, struct reply *rep, struct err *e); \
+	enum errc route_##name##_begin(struct req *q, struct err *e);
 #include "routes/routes.def"
 #undef ROUTE
+#undef ROUTE_LARGE
 
 extern const struct route route_table[];
 extern const size_t route_count;

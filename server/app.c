@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "jobs/artifact_files.h"
 #include "jobs/subs.h"
 #include "server/notify.h"
 
@@ -180,6 +181,7 @@ void app_free(struct app *a)
 	control_free(a->control);
 	supervisor_free(a->svc.supervisor);
 	subs_free(a->svc.subs);
+	artifact_files_free(a->svc.files);
 	for (unsigned i = 0; i < a->loop_count; i++)
 		loop_free(a->ctxs[i].loop);
 	loop_free(a->super);

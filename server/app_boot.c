@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "jobs/artifact_files.h"
 #include "jobs/subs.h"
 #include "server/dispatch.h"
 #include "server/nodeid.h"
@@ -210,6 +211,15 @@ static char *shim_path(void)
 	return folder ? file_join(folder, "mswarm-shim") : NULL;
 }
 
+static enum errc open_files(struct app *a, struct err *e)
+{
+	const struct config *cfg = a->cfg;
+	const struct artifact_limits limits = { .max = cfg->artifact_max_mb << 20, .quota = cfg->artifact_quota_mb << 20,
+						.keep_free = cfg->artifact_free_mb << 20 };
+
+	return artifact_files_open(cfg->artifact_path, &limits, &a->svc.files, e);
+}
+
 /* The job plane: with the feature off what runs is still followed to its end, and nothing begins. */
 static enum errc open_jobs(struct app *a, struct err *e)
 {
@@ -222,12 +232,14 @@ static enum errc open_jobs(struct app *a, struct err *e)
 		return rc;
 	if (!folder || !shim)
 		return err_set(e, E_NO_MEMORY, "no memory");
-	rc = subs_new(&a->svc.subs, e);
+	rc = open_files(a, e);
+	if (!rc)
+		rc = subs_new(&a->svc.subs, e);
 	if (rc)
 		return rc;
 	a->svc.capabilities = &a->capabilities;
 	const struct supervisor_opts o = {
-		.loop = a->super, .store = a->svc.store, .reader = a->super_reader, .pool = a->svc.pool, .subs = a->svc.subs, .folder = folder, .shim = shim,
+		.loop = a->super, .store = a->svc.store, .reader = a->super_reader, .pool = a->svc.pool, .subs = a->svc.subs, .files = a->svc.files, .folder = folder, .shim = shim,
 		.caps = &a->capabilities, .drain = &a->svc.state.drain, .is_off = !cfg->is_generic_jobs_on,
 		.keep = { .age_ms = cfg->job_keep_days * 86400000, .count = cfg->job_keep_max, .bytes = cfg->job_keep_mb << 20 },
 		.max_active = cfg->generic_job_max_concurrency, .grace_ms = cfg->job_grace_ms,

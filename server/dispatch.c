@@ -85,6 +85,8 @@ static size_t body_limit(const struct req *q)
 
 	if (q->route->max_body == ROUTE_BODY_CHAT)
 		return (size_t)chat;
+	if (q->route->max_body == ROUTE_BODY_FILE)
+		return (size_t)q->ctx->svc->cfg->artifact_max_mb << 20;
 	return q->route->max_body;
 }
 

@@ -53,6 +53,7 @@ struct http_req {
 	struct buf body;
 	size_t body_accounted;         /* of the node-wide budget */
 	uint64_t discarded, bytes_out;
+	uint64_t taken;                /* of a body that has a taker */
 	char *target;                  /* heap; q.target points into it */
 	char address[2][HTTP_ADDRESS_MAX]; /* own, peer; empty until asked for */
 	const struct stream_ops *stream;
@@ -102,6 +103,8 @@ void http_direct_run(struct http *h);
 /* http_reply.c */
 enum MHD_Result http_send(struct http_req *hr);
 void http_wake(struct http_req *hr);           /* there is something to be sent, or to be looked at */
+void http_suspend(struct http_req *hr);        /* nothing is read or written until http_resume */
+bool http_is_worked_on(const struct http_req *hr);  /* a handler or taker has it: on_gone is to be called when its client leaves */
 void http_resume(struct http_req *hr);         /* gives a suspended connection back to libmicrohttpd */
 void http_client_gone(struct http_req *hr);    /* ends the work behind a request */
 void http_watch_client(struct http_req *hr);   /* notice when it leaves, from here to the request's end */

@@ -15,11 +15,16 @@ static struct http_req *from_req(struct req *q)
 	return CONTAINER_OF(q, struct http_req, q);
 }
 
+bool http_is_worked_on(const struct http_req *hr)
+{
+	return hr->phase == PHASE_RUN || (hr->phase == PHASE_BODY && hr->q.body_ops);
+}
+
 /* The client left, or is made to: end the work, then let libmicrohttpd see the closed socket. */
 void http_client_gone(struct http_req *hr)
 {
 	hr->is_gone = true;
-	if (hr->phase == PHASE_RUN && hr->q.on_gone) {
+	if (http_is_worked_on(hr) && hr->q.on_gone) {
 		void (*gone)(struct req *) = hr->q.on_gone;
 
 		hr->q.on_gone = NULL;
@@ -37,7 +42,7 @@ void http_watch_client(struct http_req *hr)
 		hr->conn->h->is_due = true;    /* http_look_at_ended() */
 }
 
-static void suspend(struct http_req *hr)
+void http_suspend(struct http_req *hr)
 {
 	must(!hr->is_suspended);
 	hr->is_suspended = true;
@@ -79,8 +84,8 @@ static ssize_t stream_read(void *cls, uint64_t pos, char *dst, size_t cap)
 	}
 	if (n == 0) {
 		http_set_limit(hr->conn, 0);
-		suspend(hr);
-		hr->is_direct = hr->can_direct;
+		http_suspend(hr);
+		hr->is_direct = hr->can_direct && !hr->q.reply.has_length;
 		return 0;
 	}
 	/* The last frame is still to be written: the limit that a silent stream does without. */
@@ -134,6 +139,8 @@ static struct MHD_Response *make_response(struct http_req *hr)
 	size_t n = 0;
 	char *body;
 
+	if (hr->stream && rep->has_length)
+		return MHD_create_response_from_callback((uint64_t)rep->length, HTTP_LARGE_BLOCK, stream_read, hr, NULL);
 	if (hr->stream)
 		return MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, HTTP_STREAM_BLOCK, stream_read, hr, NULL);
 	if (rep->body.n > HTTP_LARGE_BYTES)
@@ -211,7 +218,7 @@ void reply_later(struct req *q, void *state, void (*on_gone)(struct req *q))
 	must(hr->phase == PHASE_RUN && hr->is_in_handler);
 	q->handler_state = state;
 	q->on_gone = on_gone;
-	suspend(hr);
+	http_suspend(hr);
 }
 
 void reply_done(struct req *q)

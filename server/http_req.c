@@ -86,7 +86,7 @@ void http_on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls, en
 		return;
 	http_direct_forget(hr);
 	buf_done(&hr->direct_rest);
-	if (hr->phase == PHASE_RUN && hr->q.on_gone)
+	if (http_is_worked_on(hr) && hr->q.on_gone)
 		hr->q.on_gone(&hr->q);
 	http_close_stream(hr);
 	h->ops->on_end(&hr->q, hr->phase >= PHASE_STREAM ? hr->q.reply.status : 0, hr->bytes_out,
@@ -179,6 +179,8 @@ static enum errc check_head(struct http_req *hr, const char *version, struct err
 		rc = h->ops->on_head(&hr->q, e);
 	if (!rc)
 		rc = check_length(hr, e);
+	if (!rc && hr->q.route->begin)
+		rc = hr->q.route->begin(&hr->q, e);
 	return rc;
 }
 
@@ -276,6 +278,67 @@ static enum MHD_Result take_body(struct http_req *hr, const char *p, size_t n)
 	return MHD_YES;
 }
 
+/* ---- a body that is taken as it comes ---- */
+
+/* The taker has ended, or is told to. */
+static void drop_taker(struct http_req *hr, bool is_told)
+{
+	void (*gone)(struct req *) = hr->q.on_gone;
+
+	hr->q.on_gone = NULL;
+	hr->q.body_ops = NULL;
+	if (is_told && gone)
+		gone(&hr->q);
+}
+
+/* *size: what has come, then what was left over. The connection waits while the taker is full; then no limit of time runs. */
+static enum MHD_Result feed_taker(struct http_req *hr, const char *p, size_t *size)
+{
+	size_t n = *size, taken = 0;
+	struct err e = { 0 };
+	enum errc rc;
+
+	http_set_limit(hr->conn, hr->conn->h->ctx->svc->cfg->http_body_ms);
+	rc = hr->taken + n > hr->q.max_body ? err_set(&e, E_TOO_LARGE, "body: over %zu bytes", hr->q.max_body)
+					    : hr->q.body_ops->take(hr->q.handler_state, p, n, &taken, &e);
+	if (rc) {
+		*size = 0;
+		drop_taker(hr, true);
+		discard_from_here(hr, &e);
+		return MHD_YES;
+	}
+	hr->taken += taken;
+	*size = n - taken;
+	if (*size) {
+		http_set_limit(hr->conn, 0);
+		http_suspend(hr);
+	}
+	return MHD_YES;
+}
+
+void req_body_more(struct req *q)
+{
+	struct http_req *hr = CONTAINER_OF(q, struct http_req, q);
+
+	if (!hr->is_suspended)
+		return;
+	http_set_limit(hr->conn, hr->conn->h->ctx->svc->cfg->http_body_ms);
+	http_resume(hr);
+}
+
+void req_body_fail(struct req *q, const struct err *e)
+{
+	struct http_req *hr = CONTAINER_OF(q, struct http_req, q);
+
+	drop_taker(hr, false);
+	if (hr->phase == PHASE_RUN) {
+		reply_fail(q, e);
+		return;
+	}
+	discard_from_here(hr, e);
+	http_resume(hr);
+}
+
 struct buf req_take_body(struct req *q)
 {
 	struct http_req *hr = CONTAINER_OF(q, struct http_req, q);
@@ -320,6 +383,8 @@ enum MHD_Result http_on_access(void *cls, struct MHD_Connection *mhd, const char
 		return MHD_NO;
 	if (hr->phase == PHASE_TARGET)
 		return begin(hr, method, version);
+	if (*size && hr->phase == PHASE_BODY && hr->q.body_ops)
+		return feed_taker(hr, data, size);
 	if (*size) {
 		size_t n = *size;
 

@@ -4,6 +4,7 @@
  */
 #include "store/jobs.h"
 
+#include "store/artifacts.h"
 #include "store/job_totals.h"
 #include "store/store_priv.h"
 
@@ -100,22 +101,56 @@ static enum errc remove_row(struct store_tx *t, const struct oldest *o, struct e
 	return rc ? rc : job_totals_add_tx(t, (enum job_total)(TOTAL_HELD_QUEUED + o->state), -1, e);
 }
 
-enum errc jobs_prune_tx(struct store_tx *t, const struct keep_limits *keep, int64_t now_wall_ms, bool *ret_more, struct err *e)
+/* Uploads of a space, then the space. *ret_any: something was there, and more may be. */
+static enum errc remove_space(struct store_tx *t, int64_t space_key, struct artifact_keys *gone, bool *ret_any, struct err *e)
+{
+	enum errc rc = artifacts_drop_uploads_tx(t, space_key, gone, ret_any, e);
+
+	return rc || *ret_any ? rc : spaces_drop_tx(t, space_key, e);
+}
+
+/* What a job left, then what was uploaded for it. */
+static enum errc remove_files(struct store_tx *t, int64_t job_key, struct artifact_keys *gone, bool *ret_any, struct err *e)
+{
+	int64_t space = 0;
+	enum errc rc = artifacts_drop_outputs_tx(t, job_key, gone, ret_any, e);
+
+	if (rc || *ret_any)
+		return rc;
+	rc = spaces_of_job_tx(t, job_key, &space, e);
+	return rc || !space ? rc : remove_space(t, space, gone, ret_any, e);
+}
+
+/* Uploads whose job never came go by age. */
+static enum errc prune_unused(struct store_tx *t, const struct keep_limits *keep, int64_t now_wall_ms, struct artifact_keys *gone, bool *ret_more, struct err *e)
+{
+	int64_t space = 0;
+	bool any;
+	enum errc rc = keep->age_ms ? spaces_unused_tx(t, now_wall_ms - keep->age_ms, &space, e) : E_OK;
+
+	*ret_more = space != 0;
+	return rc || !space ? rc : remove_space(t, space, gone, &any, e);
+}
+
+enum errc jobs_prune_tx(struct store_tx *t, const struct keep_limits *keep, int64_t now_wall_ms, struct artifact_keys *gone, bool *ret_more, struct err *e)
 {
 	struct oldest o = { 0 };
 	bool is_found = false, is_due = false, any = false;
 	enum errc rc = find_oldest(t, &o, &is_found, e);
 
 	*ret_more = false;
+	gone->n = 0;
 	if (!rc && is_found)
 		rc = is_over(t, keep, &o, now_wall_ms, &is_due, e);
 	if (rc || !is_due)
-		return rc;
+		return rc ? rc : prune_unused(t, keep, now_wall_ms, gone, ret_more, e);
 	*ret_more = true;
 	rc = remove_some(t, "DELETE FROM events WHERE job_key = ?1 AND (attempt, pos) IN (SELECT attempt, pos FROM events WHERE job_key = ?1 "
 			    "ORDER BY attempt, pos LIMIT ?2)", o.key, &any, e);
 	if (rc || any)
 		return rc;
 	rc = remove_some(t, "DELETE FROM audit WHERE seq IN (SELECT seq FROM audit WHERE job_key = ?1 ORDER BY seq LIMIT ?2)", o.key, &any, e);
+	if (!rc && !any)
+		rc = remove_files(t, o.key, gone, &any, e);
 	return rc || any ? rc : remove_row(t, &o, e);
 }

@@ -99,8 +99,10 @@ struct keep_limits {                    /* 0: no limit */
 	int64_t count;                  /* of ended jobs */
 	int64_t bytes;                  /* of the database, without free pages */
 };
-/* One small step, at most some hundred rows: a piece of the job that ended first, if a limit is passed. *ret_more: call again. */
-MUST_CHECK enum errc jobs_prune_tx(struct store_tx *t, const struct keep_limits *keep, int64_t now_wall_ms, bool *ret_more, struct err *e);
+/* One small step, at most some hundred rows: a piece of the job that ended first, if a limit is passed, or of files that no job
+ * ever used. gone: of files to be unlinked once that is committed. *ret_more: call again. */
+struct artifact_keys;
+MUST_CHECK enum errc jobs_prune_tx(struct store_tx *t, const struct keep_limits *keep, int64_t now_wall_ms, struct artifact_keys *gone, bool *ret_more, struct err *e);
 
 /* ---- attempts ---- */
 struct attempt_row {

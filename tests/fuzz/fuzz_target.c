@@ -16,8 +16,16 @@
 		(void)rep; \
 		return err_set(e, E_INTERNAL, "not called"); \
 	}
+#define ROUTE_LARGE(method, pattern, access, shape, max_body, name, help) \
+	ROUTE(method, pattern, access, shape, max_body, name, help) \
+	enum errc route_##name##_begin(struct req *q, struct err *e) \
+	{ \
+		(void)q; \
+		return err_set(e, E_INTERNAL, "not called"); \
+	}
 #include "routes/routes.def"
 #undef ROUTE
+#undef ROUTE_LARGE
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

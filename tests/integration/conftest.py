@@ -16,6 +16,7 @@ TESTS = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "support"), str(TESTS / "fakes")]
 sys.dont_write_bytecode = True
 
+from jobs import ENV, Jobs  # noqa: E402
 from node import Node, wait_until  # noqa: E402
 from upstream import Upstream  # noqa: E402
 
@@ -108,6 +109,27 @@ def make_node(request):
 @pytest.fixture
 def node(make_node, upstream):
     return make_node(upstream)
+
+
+@pytest.fixture
+def make_plane(request):
+    """make_plane(concurrency, env={}, args=[]): a node with the job plane, its models off; stopped and its log checked at the end."""
+    made = []
+
+    def make(concurrency=1, env=None, args=(), is_stall_checked=True, **kw):
+        node = Node(env={**ENV, **(env or {})}, args=["--generic-job-max-concurrency", str(concurrency), "--no-mcoda", "--no-ollama",
+                                                       "--no-discovery", *args], is_stall_checked=is_stall_checked, **kw).start(limit=slow(20))
+        made.append(node)
+        return Jobs(node)
+    yield make
+    for node in made:
+        if getattr(request.node, "has_failed", False):
+            node.show()
+        try:
+            if node.process:
+                node.stop(slow(20))
+        finally:
+            node.close()
 
 
 @pytest.fixture(scope="session")

@@ -6,22 +6,13 @@ import time
 
 import pytest
 from conftest import slow
-from jobs import ENV, JOBS, Jobs, echo
-from node import Node, wait_until
+from jobs import JOBS, echo
+from node import wait_until
 
 
 @pytest.fixture
-def plane(request):
-    node = Node(env=ENV, args=["--generic-job-max-concurrency", "2", "--no-mcoda", "--no-ollama", "--no-discovery"], is_stall_checked=True)
-    node.start(limit=slow(20))
-    yield Jobs(node)
-    try:
-        if getattr(request.node, "has_failed", False):
-            node.show()
-        elif node.process:
-            node.stop(slow(20))
-    finally:
-        node.close()
+def plane(make_plane):
+    return make_plane(2)
 
 
 class Follower:

@@ -5,24 +5,15 @@ import threading
 
 import pytest
 from conftest import slow
-from jobs import BASE, ENV, NODE, Jobs, echo
-from node import Node, wait_until
+from jobs import BASE, NODE, echo
+from node import wait_until
 
 RUN = f"{BASE}/generic-jobs"
 
 
 @pytest.fixture
-def plane(request):
-    node = Node(env=ENV, args=["--generic-job-max-concurrency", "2", "--no-mcoda", "--no-ollama", "--no-discovery"], is_stall_checked=True)
-    node.start(limit=slow(20))
-    yield Jobs(node)
-    try:
-        if getattr(request.node, "has_failed", False):
-            node.show()
-        elif node.process:
-            node.stop(slow(20))
-    finally:
-        node.close()
+def plane(make_plane):
+    return make_plane(2)
 
 
 def run(plane, job, job_id="d1", request_id="r1", accept=None, limit=30):

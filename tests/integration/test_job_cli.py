@@ -5,22 +5,13 @@ import threading
 
 import pytest
 from conftest import slow
-from jobs import ENV, Jobs, echo
-from node import Node, binary, clean_env, wait_until
+from jobs import ENV, echo
+from node import binary, clean_env, wait_until
 
 
 @pytest.fixture
-def plane(request):
-    node = Node(env=ENV, args=["--generic-job-max-concurrency", "1", "--no-mcoda", "--no-ollama", "--no-discovery"])
-    node.start(limit=slow(20))
-    yield Jobs(node)
-    try:
-        if getattr(request.node, "has_failed", False):
-            node.show()
-        elif node.process:
-            node.stop(slow(20))
-    finally:
-        node.close()
+def plane(make_plane):
+    return make_plane(1)
 
 
 def job_file(plane, job, name="job.json"):

@@ -4,27 +4,8 @@ import urllib.parse
 
 import pytest
 from conftest import slow
-from jobs import BASE, ENV, JOBS, NODE, OPS, SCHEMA, SECRET, Jobs, echo, mint
+from jobs import BASE, JOBS, NODE, OPS, SCHEMA, SECRET, echo, mint
 from node import Node, is_sanitized, wait_until
-
-
-@pytest.fixture
-def make_plane(request):
-    made = []
-
-    def make(concurrency=1, env=None, is_stall_checked=True, **kw):
-        node = Node(env={**ENV, **(env or {})}, args=["--generic-job-max-concurrency", str(concurrency), "--no-mcoda", "--no-ollama",
-                                                       "--no-discovery"], is_stall_checked=is_stall_checked, **kw).start(limit=slow(20))
-        made.append(node)
-        return Jobs(node)
-    yield make
-    for node in made:
-        if getattr(request.node, "has_failed", False):
-            node.show()
-        try:
-            node.stop()
-        finally:
-            node.close()
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def check_tests():
 def check_pages():
     """Each route is shown by a page of curl lines."""
     pages = "".join(p.read_text() for p in (SRC / "tests/curl").glob("*.sh"))
-    for pattern in re.findall(r'^ROUTE\("[A-Z]+", "([^"]+)"', (SRC / "routes/routes.def").read_text(), re.M):
+    for pattern in re.findall(r'^ROUTE(?:_LARGE)?\("[A-Z]+", "([^"]+)"', (SRC / "routes/routes.def").read_text(), re.M):
         shown = re.sub(r":\w+", "[^/\\\\s\"?]+", re.escape("$url" + pattern.split("*")[0]).replace(r"\:", ":"))
         if not re.search(shown + (r"" if "*" in pattern else r"(?![\w/-])"), pages):
             offend("routes/routes.def", 0, f"{pattern} has no page in tests/curl")

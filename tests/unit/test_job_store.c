@@ -21,16 +21,13 @@ static const struct capabilities no_gpu;
 
 /* ---- the bodies, run and waited for ---- */
 
-static enum errc create(struct bed *b, const char *id, const char *tenant, const char *more)
+static void fill_create(struct job_create *c, const char *id, const char *tenant, const char *more)
 {
-	struct job_create c;
-	struct job_row *j = &c.wanted;
+	struct job_row *j = &c->wanted;
 	AUTO_BUF key = BUF_MAX(2 * JOB_ID_MAX);
 	char text[400];
-	struct err e = { 0 };
-	enum errc rc;
 
-	job_create_init(&c);
+	job_create_init(c);
 	j->job_id = mem_strdup(id);
 	j->request_id = mem_strdup("r");
 	j->tenant_id = mem_strdup(tenant);
@@ -41,6 +38,15 @@ static enum errc create(struct bed *b, const char *id, const char *tenant, const
 	j->schema_version = mem_strdup(JOB_SCHEMA_VERSION);
 	j->token_sha256 = mem_strdup("00");
 	j->request = mem_strdup(text);
+}
+
+static enum errc create(struct bed *b, const char *id, const char *tenant, const char *more)
+{
+	struct job_create c;
+	struct err e = { 0 };
+	enum errc rc;
+
+	fill_create(&c, id, tenant, more);
 	rc = store_run(b->s, &c.job, &e);
 	job_create_done(&c);
 	return rc;
@@ -309,6 +315,92 @@ static void test_a_write_fails(void **state)
 	}
 }
 
+/* ---- three bodies in one transaction ---- */
+
+static struct bed *batch_bed;           /* of the test that runs */
+
+static void on_batch(struct loop_msg *m)
+{
+	(void)m;
+	if (--batch_bed->pending == 0)
+		loop_stop(batch_bed->loop);
+}
+
+static void submit(struct bed *b, struct store_job *j)
+{
+	struct err e = { 0 };
+
+	j->loop = b->loop;
+	j->done.fn = on_batch;
+	b->pending++;
+	assert_int_equal(store_submit(b->s, j, &e), E_OK);
+}
+
+/* A create, what a running job said, and another create, committed together, with the nth write failing: each stands or not as it was told. */
+static bool run_batch(size_t f, uint64_t nth)
+{
+	struct bed b;
+	struct job_claim c;
+	struct job_create first, last;
+	struct job_record r;
+	AUTO_JOB_ROW a = { 0 };
+	AUTO_JOB_ROW other = { 0 };
+	AUTO_JOB_ROW third = { 0 };
+	char ids[64];
+	enum errc rc;
+	struct err e;
+	bool was_hit;
+
+	bed_init(&b, "fault");
+	batch_bed = &b;
+	bed_open(&b);
+	assert_int_equal(bed_sql(&b, "PRAGMA cache_size = 1", &e), E_OK);
+	job_claim_init(&c);
+	assert_int_equal(create(&b, "a", "t", ""), E_OK);
+	assert_int_equal(claim(&b, &c, 1, ids, sizeof(ids), &rc), 1);
+	fill_create(&first, "b", "t", "");
+	fill_create(&last, "c", "u", "");
+	job_record_init(&r);
+	r.key = c.begun[0].key;
+	r.attempt = 1;
+	assert_int_equal(events_add(&r.events, EVENT_STDOUT, 8, WALL_MS, SLICE("line"), SLICE("{}"), NULL), E_OK);
+	r.at = (struct attempt_row){ .job_key = r.key, .attempt = 1, .journal_bytes = 100, .out_lines = 1 };
+	bed_hold(&b);
+	submit(&b, &first.job);
+	submit(&b, &r.job);
+	submit(&b, &last.job);
+	vfs_fault_set(VFS_FAULT_WRITE | VFS_FAULT_TRUNCATE, nth, faults[f].code, faults[f].is_sticky);
+	bed_go(&b);
+	bed_collect(&b);
+	was_hit = vfs_fault_hits() > 0;
+	vfs_fault_set(0, 0, 0, false);
+	bed_close(&b);
+	bed_open(&b);
+	assert_int_equal(find(&b, "b", &other), first.job.rc == E_OK);
+	assert_int_equal(find(&b, "c", &third), last.job.rc == E_OK);
+	assert_true(find(&b, "a", &a));
+	assert_int_equal(a.next_sequence, r.job.rc == E_OK);
+	recount(&b);
+	job_create_done(&first);
+	job_create_done(&last);
+	job_record_done(&r);
+	job_claim_done(&c);
+	bed_done(&b);
+	return was_hit;
+}
+
+static void test_a_batch_of_three(void **state)
+{
+	(void)state;
+	for (size_t f = 0; f < ARRAY_LEN(faults); f++) {
+		uint64_t nth = 1;
+
+		while (run_batch(f, nth))
+			nth++;
+		assert_true(nth > 5);
+	}
+}
+
 static int set_up(void **state)
 {
 	struct err e;
@@ -324,7 +416,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_create), cmocka_unit_test(test_turns), cmocka_unit_test(test_fence), cmocka_unit_test(test_blocked_and_expired),
-		cmocka_unit_test(test_a_write_fails),
+		cmocka_unit_test(test_a_write_fails), cmocka_unit_test(test_a_batch_of_three),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, NULL);
