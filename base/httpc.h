@@ -28,6 +28,7 @@ struct httpc_head {
 	int status;
 	struct slice content_type;     /* empty when absent; borrowed for the call */
 	struct slice retry_after;
+	struct slice wanted;           /* value of the header that header_wanted names; empty when absent */
 	int64_t content_length;        /* -1 unknown */
 };
 
@@ -46,6 +47,7 @@ struct httpc_req {
 	const char *method;            /* "GET", "POST" */
 	const char *url;               /* copied */
 	const char *const *headers;    /* NULL-terminated "name: value" lines, copied */
+	const char *header_wanted;     /* "etag:", of the answer; static; NULL: none */
 	struct slice body;             /* borrowed until on_done or httpc_cancel */
 	int64_t connect_ms;            /* limits; 0 = none */
 	int64_t first_byte_ms;         /* from start to the head */

@@ -146,7 +146,7 @@ static bool take_status(struct httpc_xfer *x, struct slice line)
 	x->is_last = line.p[7] == '0';
 	x->is_chunked = false;
 	x->content_length = -1;
-	x->content_type[0] = x->retry_after[0] = '\0';
+	x->content_type[0] = x->retry_after[0] = x->wanted[0] = '\0';
 	return status != 101;
 }
 

@@ -97,7 +97,8 @@ struct httpc_xfer {
 	size_t head_bytes;
 	int status;
 	int64_t content_length;
-	char content_type[128], retry_after[64];
+	char content_type[128], retry_after[64], wanted[128];
+	const char *header_wanted;
 	struct err e;                                /* e.code: why we ended it ourselves; E_OK otherwise */
 	bool is_name, is_resolving;                  /* needs a look-up; holds one of the 8 places */
 	bool is_head_done, is_paused, is_to_resume, is_fresh, has_claim;

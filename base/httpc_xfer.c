@@ -60,7 +60,7 @@ static void keep_value(struct slice line, struct slice name, char *out, size_t c
 void httpc_xfer_end_head(struct httpc_xfer *x, int64_t length)
 {
 	struct httpc_head h = { .status = x->status, .content_type = slice_str(x->content_type),
-		.retry_after = slice_str(x->retry_after), .content_length = length };
+		.retry_after = slice_str(x->retry_after), .wanted = slice_str(x->wanted), .content_length = length };
 
 	x->is_head_done = true;
 	x->phase = HTTPC_BODY;
@@ -91,6 +91,8 @@ void httpc_xfer_note_header(struct httpc_xfer *x, struct slice line)
 		x->is_last |= slice_eq_nocase(slice_trim(slice_from(line, 11)), SLICE("close"));
 	keep_value(line, SLICE("content-type:"), x->content_type, sizeof(x->content_type));
 	keep_value(line, SLICE("retry-after:"), x->retry_after, sizeof(x->retry_after));
+	if (x->header_wanted)
+		keep_value(line, slice_str(x->header_wanted), x->wanted, sizeof(x->wanted));
 }
 
 static size_t on_header(char *p, size_t size, size_t count, void *arg)
@@ -111,7 +113,7 @@ static size_t on_header(char *p, size_t size, size_t count, void *arg)
 		return n; /* trailers: counted with the head, else of no interest */
 	if (slice_starts_with_nocase(line, SLICE("http/"))) {
 		/* a new head: the one before was a 1xx */
-		x->content_type[0] = x->retry_after[0] = '\0';
+		x->content_type[0] = x->retry_after[0] = x->wanted[0] = '\0';
 		x->is_chunked = false;
 		x->is_last = slice_starts_with_nocase(line, SLICE("http/1.0"));
 	} else if (!slice_is_empty(line)) {
@@ -440,6 +442,7 @@ enum errc httpc_xfer_set(struct httpc_xfer *x, const struct httpc_req *r, struct
 	x->idle_ms = r->idle_ms;
 	x->total_ms = r->total_ms;
 	x->max_body = r->max_body;
+	x->header_wanted = r->header_wanted;
 	x->is_fresh = r->is_fresh;
 	x->is_name = !u.is_literal;
 	x->origin = x->c->max_idle_per_host ? httpc_origin_get(x->c, u.origin) : NULL;

@@ -135,21 +135,20 @@ static int hex_value(char c)
 }
 
 /* What is no escape stays as it is: the node's own uris are not encoded, and a file may be called "100%". */
-static bool unescape(struct slice s, struct buf *out)
+enum errc artifact_unescape(struct slice s, struct buf *out, struct err *e)
 {
-	struct err ignored;
+	enum errc rc = E_OK;
 
-	for (size_t i = 0; i < s.n; i++) {
+	for (size_t i = 0; !rc && i < s.n; i++) {
 		char c = s.p[i];
 
 		if (c == '%' && i + 2 < s.n && hex_value(s.p[i + 1]) >= 0 && hex_value(s.p[i + 2]) >= 0) {
 			c = (char)(hex_value(s.p[i + 1]) * 16 + hex_value(s.p[i + 2]));
 			i += 2;
 		}
-		if (buf_add(out, &c, 1, &ignored))
-			return false;
+		rc = buf_add(out, &c, 1, e);
 	}
-	return true;
+	return rc;
 }
 
 bool artifact_uri_parse(struct slice uri, struct buf *label, struct buf *path)
@@ -159,7 +158,7 @@ bool artifact_uri_parse(struct slice uri, struct buf *label, struct buf *path)
 	struct slice rest, first;
 	struct err ignored;
 
-	if (!slice_starts_with(uri, head) || !unescape(slice_from(uri, head.n), &text))
+	if (!slice_starts_with(uri, head) || artifact_unescape(slice_from(uri, head.n), &text, &ignored))
 		return false;
 	rest = buf_slice(&text);
 	if (!rest.n || !slice_next(&rest, '/', &first) || !first.n || !rest.p)

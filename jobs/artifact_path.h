@@ -16,6 +16,8 @@ MUST_CHECK enum errc artifact_path(struct slice raw, const char *label, struct b
 MUST_CHECK enum errc artifact_label(struct slice job_id, struct buf *out, struct err *e);
 /* "artifact://local/<label>/<path>" of this node into its two parts, decoded and normalised. False: it is none. */
 bool artifact_uri_parse(struct slice uri, struct buf *label, struct buf *path) MUST_CHECK;
+/* Percent escapes decoded onto out; what is none stays as it is. */
+MUST_CHECK enum errc artifact_unescape(struct slice s, struct buf *out, struct err *e);
 /* By the name's end; "application/octet-stream" when it says nothing. */
 const char *artifact_media_type(struct slice path);
 

@@ -105,13 +105,32 @@ static enum errc find_begun(struct req *q, struct slice job_id, struct slice pat
 	return E_OK;
 }
 
+/* "content-disposition: …; filename*=UTF-8''<escaped>" (RFC 6266), else the path's last part. */
+static enum errc read_name(struct req *q, struct slice path, char **ret, struct err *e)
+{
+	struct slice header = req_header(q, "content-disposition"), text;
+	ptrdiff_t at = slice_find(header, SLICE("filename*=UTF-8''"));
+	AUTO_BUF name = BUF_MAX(4096);
+	enum errc rc = E_OK;
+
+	if (at < 0)
+		return keep(ret, last_of(path), e);
+	text = slice_from(header, (size_t)at + 17);
+	if (slice_find_char(text, ';') >= 0)
+		text = slice_cut(text, (size_t)slice_find_char(text, ';'));
+	rc = artifact_unescape(text, &name, e);
+	if (!rc && (!name.n || !slice_is_utf8(buf_slice(&name)) || slice_find_char(buf_slice(&name), '\0') >= 0))
+		rc = err_set(e, E_INVALID_VALUE, "content-disposition: filename* is no name");
+	return rc ? rc : keep(ret, buf_slice(&name), e);
+}
+
 /* The row of an upload that begins. */
 static enum errc fill_row(struct req *q, struct slice path, struct artifact_row *row, struct err *e)
 {
 	enum errc rc = keep(&row->path, path, e);
 
 	if (!rc)
-		rc = keep(&row->name, last_of(path), e);
+		rc = read_name(q, path, &row->name, e);
 	if (!rc)
 		rc = keep(&row->content_type, slice_trim(req_header(q, "content-type")), e);
 	return rc ? rc : keep(&row->id, SLICE("upload_"), e);

@@ -82,14 +82,13 @@ static void print_unknown(const char *group, const char *word, const char *full)
 /* Words of the row that the arguments begin with; 0 when they do not. */
 static int words_matching(const struct command *row, int argc, char **argv)
 {
-	const char *blank = strchr(row->words, ' ');
-	size_t first = blank ? (size_t)(blank - row->words) : strlen(row->words);
+	struct slice rest = slice_str(row->words), word;
+	int n = 0;
 
-	if (argc < 2 || strlen(argv[1]) != first || strncmp(argv[1], row->words, first) != 0)
-		return 0;
-	if (!blank)
-		return 1;
-	return argc > 2 && strcmp(argv[2], blank + 1) == 0 ? 2 : 0;
+	while (rest.p && slice_next(&rest, ' ', &word))
+		if (++n >= argc || !slice_eq(slice_str(argv[n]), word))
+			return 0;
+	return n;
 }
 
 static bool is_group(const char *word)

@@ -116,6 +116,8 @@ static void on_head(void *ctx, const struct httpc_head *h)
 	struct client *c = ctx;
 
 	c->status = h->status;
+	if (!slice_copy(h->wanted, c->header, sizeof(c->header)))
+		c->header[0] = '\0';
 }
 
 static void tell_events(struct client *c)
@@ -137,7 +139,10 @@ static enum httpc_take on_data(void *ctx, struct slice bytes)
 
 	if (c->rc)
 		return HTTPC_TAKEN;
-	if (!c->is_stream || c->status / 100 != 2) {
+	if (c->on_bytes && (c->status == 200 || c->status == 206)) {
+		if (!c->on_bytes(c->ctx, bytes))
+			c->rc = err_set(&c->err, E_IO, "the answer cannot be kept");
+	} else if (!c->is_stream || c->status / 100 != 2) {
 		c->rc = buf_add_slice(&c->body, bytes, &c->err);
 	} else if (c->on_event) {
 		c->rc = sse_feed(&c->sse, bytes, &c->err);
@@ -159,32 +164,36 @@ static void on_done(void *ctx, enum errc rc, enum httpc_phase phase, const struc
 	loop_stop(c->loop);
 }
 
-static enum errc run(struct client *c, const char *method, const char *path, struct slice token, struct slice body, const char *last_id, struct err *e)
+#define HEADERS_MAX 12
+
+/* To its end, whatever that says. */
+static enum errc exchange(struct client *c, const struct client_piece *p, struct err *e)
 {
 	static const struct httpc_ops ops = { .on_head = on_head, .on_data = on_data, .on_done = on_done };
 	AUTO_BUF url = BUF_MAX(64u << 10);
 	AUTO_BUF bearer = BUF_MAX(64u << 10);
-	char last[80];
-	const char *headers[5] = { "accept: application/json" };
+	const char *headers[HEADERS_MAX + 3] = { "accept: application/json" };
 	size_t n = 1;
-	enum errc rc = buf_addf(&url, e, "%s%s", c->url, path);
+	bool is_long = c->is_stream || p->on_bytes;
+	enum errc rc = buf_addf(&url, e, "%s%s", c->url, p->path);
 
 	if (!rc)
-		rc = buf_addf(&bearer, e, "authorization: Bearer " SLICE_FMT, SLICE_ARG(token));
+		rc = buf_addf(&bearer, e, "authorization: Bearer " SLICE_FMT, SLICE_ARG(p->token));
 	if (rc)
 		return rc;
 	headers[n++] = buf_cstr(&bearer);
-	if (body.n)
-		headers[n++] = "content-type: application/json";
-	if (last_id) {
-		snprintf(last, sizeof(last), "last-event-id: %.60s", last_id);
-		headers[n++] = last;
-	}
-	const struct httpc_req r = { .method = method, .url = buf_cstr(&url), .headers = headers, .body = body, .connect_ms = c->timeout_ms,
-				     .total_ms = c->is_stream ? 0 : c->timeout_ms, .first_byte_ms = c->timeout_ms, .ops = &ops, .ctx = c };
+	for (size_t i = 0; p->headers && p->headers[i] && i < HEADERS_MAX; i++)
+		headers[n++] = p->headers[i];
+	const struct httpc_req r = { .method = p->method, .url = buf_cstr(&url), .headers = headers, .header_wanted = p->header_wanted,
+				     .body = p->body, .connect_ms = c->timeout_ms, .total_ms = is_long ? 0 : c->timeout_ms,
+				     .idle_ms = p->on_bytes ? c->timeout_ms : 0, .first_byte_ms = c->timeout_ms, .ops = &ops, .ctx = c };
 
 	buf_clear(&c->body);
 	c->status = 0;
+	c->header[0] = '\0';
+	c->on_bytes = p->on_bytes;
+	if (p->on_bytes)
+		c->ctx = p->ctx;
 	c->rc = E_OK;
 	rc = httpc_start(c->http, &r, &c->xfer, e);
 	if (rc)
@@ -198,6 +207,25 @@ static enum errc run(struct client *c, const char *method, const char *path, str
 		*e = c->err;
 		return err_prefix(e, "%.120s", c->url);
 	}
+	return E_OK;
+}
+
+static enum errc run(struct client *c, const char *method, const char *path, struct slice token, struct slice body, const char *last_id, struct err *e)
+{
+	char last[80];
+	const char *headers[3] = { NULL };
+	size_t n = 0;
+	enum errc rc;
+
+	if (body.n)
+		headers[n++] = "content-type: application/json";
+	if (last_id) {
+		snprintf(last, sizeof(last), "last-event-id: %.60s", last_id);
+		headers[n++] = last;
+	}
+	rc = exchange(c, &(struct client_piece){ .method = method, .path = path, .token = token, .body = body, .headers = headers }, e);
+	if (rc)
+		return rc;
 	if (c->status / 100 != 2)
 		return err_set(e, E_BAD_REQUEST, "mswarm request failed (%d): %.180s", c->status, c->body.n ? buf_cstr(&c->body) : "");
 	return E_OK;
@@ -207,6 +235,12 @@ enum errc client_call(struct client *c, const char *method, const char *path, st
 {
 	c->is_stream = false;
 	return run(c, method, path, token, body, NULL, e);
+}
+
+enum errc client_send(struct client *c, const struct client_piece *p, struct err *e)
+{
+	c->is_stream = false;
+	return exchange(c, p, e);
 }
 
 enum errc client_follow(struct client *c, const char *path, struct slice token, const char *last_id,

@@ -38,6 +38,8 @@ struct client {
 	bool (*on_event)(void *ctx, const struct sse_event *v);  /* NULL: no stream */
 	void *ctx;
 	bool is_stream, is_cut;         /* cut: the stream ended before its end */
+	bool (*on_bytes)(void *ctx, struct slice bytes);  /* takes the body of a 200 or 206; NULL: it is held */
+	char header[128];               /* value of the header that client_send was asked for */
 	struct httpc_xfer *xfer;
 };
 
@@ -49,6 +51,18 @@ MUST_CHECK enum errc client_token(struct client *c, enum token_kind kind, const 
 MUST_CHECK enum errc client_call(struct client *c, const char *method, const char *path, struct slice token, struct slice body, struct err *e);
 /* A stream of events; on_event says false when it has heard enough. E_OK: that, or its end; E_UPSTREAM: it broke. */
 MUST_CHECK enum errc client_follow(struct client *c, const char *path, struct slice token, const char *last_id, bool (*on_event)(void *ctx, const struct sse_event *v), void *ctx, struct err *e);
+/* One request of a file, with headers of its own. */
+struct client_piece {
+	const char *method, *path;
+	struct slice token, body;
+	const char *const *headers;     /* NULL-terminated */
+	const char *header_wanted;      /* "etag:"; its value is in c->header */
+	bool (*on_bytes)(void *ctx, struct slice bytes);  /* false: it could not be kept */
+	void *ctx;
+};
+/* E_OK: there was an answer, whatever its status, in c->status; what was not taken is in c->body. E_UPSTREAM, E_TIMEOUT: there was none,
+ * or not all of it. */
+MUST_CHECK enum errc client_send(struct client *c, const struct client_piece *p, struct err *e);
 /* Wait without asking anybody. */
 void client_pause(struct client *c, int64_t ms);
 

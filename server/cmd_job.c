@@ -5,7 +5,7 @@
  * Exit codes: 0 done as asked (with --wait or --follow: succeeded), 1 the command failed, and of a job that was waited for:
  * 2 failed, 3 cancelled, 4 blocked, 5 expired.
  */
-#include "server/client.h"
+#include "server/job_session.h"
 
 #include "base/file.h"
 #include "base/mem.h"
@@ -13,125 +13,16 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#define JOBS "/v1/swarm/self-hosted/node/generic-job-control/jobs"
 #define SCHEMA_VERSION "2026-06-14"
 #define FILE_MAX (16u << 20)
 #define INTERVAL_MS 1000
 #define AGAIN_MS 500                    /* between two tries to reach a node that has gone */
 #define AGAIN_MAX 240
 
-struct words {
-	struct client_options o;
-	const char *job_id, *request_id, *job_type, *type, *schema_version, *job_file, *payload_file, *interval_ms;
-	bool is_gpu, is_waiting, is_following, is_json;
-};
-
-struct session {
-	struct client client;
-	struct words w;
-	struct buf token;
-	char *job_id, *request_id, *job_type;
-	struct json *answer;
-};
-
-static void session_done(struct session *s)
-{
-	client_close(&s->client);
-	buf_done(&s->token);
-	json_free(s->answer);
-	mem_free(s->job_id);
-	mem_free(s->request_id);
-	mem_free(s->job_type);
-}
-
-static enum errc keep(char **at, const char *value, struct err *e)
-{
-	char *copy = mem_strdup(value);
-
-	if (!copy)
-		return err_set(e, E_NO_MEMORY, "no memory");
-	mem_free(*at);
-	*at = copy;
-	return E_OK;
-}
-
-/* Options, and the job's id as the one word when the command takes it. */
-static enum errc load(struct cli *c, struct session *s, bool takes_id, struct err *e)
-{
-	struct words *w = &s->w;
-	const struct cli_option options[] = {
-		CLIENT_OPTIONS(w->o), { .flag = "--job-id", .value = &w->job_id }, { .flag = "--request-id", .value = &w->request_id },
-		{ .flag = "--job-type", .value = &w->job_type }, { .flag = "--type", .value = &w->type },
-		{ .flag = "--schema-version", .value = &w->schema_version }, { .flag = "--job-file", .value = &w->job_file },
-		{ .flag = "--payload-file", .value = &w->payload_file }, { .flag = "--interval-ms", .value = &w->interval_ms },
-		{ .flag = "--gpu", .is_set = &w->is_gpu }, { .flag = "--wait", .is_set = &w->is_waiting },
-		{ .flag = "--follow", .is_set = &w->is_following }, { 0 },
-	};
-	const char *word = NULL;
-	size_t n = 0;
-	enum errc rc;
-
-	w->is_json = cli_has_flag(c, "--json");
-	buf_init(&s->token, 64u << 10);
-	rc = cli_load(c, options, &word, takes_id, &n, e);
-	if (!rc && takes_id && !n && !w->job_id)
-		rc = err_set(e, E_BAD_REQUEST, "jobId is required");
-	if (!rc && takes_id)
-		rc = keep(&s->job_id, n ? word : w->job_id, e);
-	if (!rc)
-		rc = keep(&s->request_id, w->request_id ? w->request_id : "-", e);
-	if (!rc)
-		rc = keep(&s->job_type, w->job_type ? w->job_type : w->type ? w->type : "-", e);
-	return rc ? rc : client_open(c, &w->o, &s->client, e);
-}
-
-/* JOBS "/<id>" rest, the id percent-encoded. */
-static enum errc path_of(struct session *s, const char *rest, struct buf *out, struct err *e)
-{
-	enum errc rc = buf_add_str(out, JOBS "/", e);
-
-	for (const char *p = s->job_id; !rc && *p; p++) {
-		bool is_plain = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9') || strchr("-_.~", *p);
-
-		rc = is_plain ? buf_add(out, p, 1, e) : buf_addf(out, e, "%%%02X", (unsigned char)*p);
-	}
-	return rc ? rc : buf_add_str(out, rest, e);
-}
-
-static enum errc call(struct session *s, const char *method, const char *rest, struct err *e)
-{
-	AUTO_BUF path = BUF_MAX(64u << 10);
-	enum errc rc = client_token(&s->client, TOKEN_GENERIC, s->job_id, s->request_id, s->job_type, &s->token, e);
-
-	if (!rc)
-		rc = path_of(s, rest, &path, e);
-	if (!rc)
-		rc = client_call(&s->client, method, buf_cstr(&path), buf_slice(&s->token), slice_of("", 0), e);
-	if (rc)
-		return rc;
-	json_free(s->answer);
-	s->answer = NULL;
-	if (json_parse(buf_slice(&s->client.body), JSON_LIMITS_DEFAULT, &s->answer, e))
-		return err_set(e, E_UPSTREAM, "mswarm response was not valid JSON: %.120s", buf_cstr(&s->client.body));
-	return E_OK;
-}
-
 /* ---- what is printed ---- */
 
-static int print_answer(struct session *s)
-{
-	AUTO_BUF out = BUF_MAX(256u << 20);
-	struct jw w = JW_PRETTY(&out);
-	struct err e = { 0 };
-
-	jw_tree(&w, NULL, s->answer);
-	if (jw_done(&w, &e) || buf_add_str(&out, "\n", &e))
-		return cli_fail(&e);
-	return cli_print(buf_slice(&out));
-}
-
 /* "<job_id> <state>", then why it waits and what went wrong, each on its own line. */
-static int print_snapshot(struct session *s)
+static int print_snapshot(struct job_session *s)
 {
 	const struct json *job = json_get(s->answer, "job");
 	const char *lines[] = { json_str(json_get(json_get(job, "backpressure"), "message")),
@@ -142,7 +33,7 @@ static int print_snapshot(struct session *s)
 	enum errc rc;
 
 	if (s->w.is_json)
-		return print_answer(s);
+		return session_print(s);
 	rc = buf_addf(&out, &e, "%s %s\n", id ? id : "?", state ? state : "?");
 	for (size_t i = 0; !rc && i < ARRAY_LEN(lines); i++)
 		if (lines[i])
@@ -205,12 +96,12 @@ static bool on_entry(void *ctx, const struct sse_event *v)
 }
 
 /* Until the job has ended: a node that goes away is asked again, exactly behind what was heard. */
-static enum errc follow(struct session *s, const char *rest, char ret_state[24], struct err *e)
+static enum errc follow(struct job_session *s, const char *rest, char ret_state[24], struct err *e)
 {
 	struct hearing h = { .is_json = s->w.is_json };
 	AUTO_BUF path = BUF_MAX(64u << 10);
 	unsigned tries = 0;
-	enum errc rc = path_of(s, rest, &path, e);
+	enum errc rc = session_path(s, rest, &path, e);
 
 	while (!rc && !h.state[0]) {
 		char before[64];
@@ -232,31 +123,31 @@ static enum errc follow(struct session *s, const char *rest, char ret_state[24],
 
 /* ---- run ---- */
 
-static enum errc envelope_ids(struct session *s, const struct json *file, bool is_whole, struct err *e)
+static enum errc envelope_ids(struct job_session *s, const struct json *file, bool is_whole, struct err *e)
 {
 	const struct json *job = is_whole ? json_get(file, "job") : file;
-	const struct words *w = &s->w;
+	const struct job_words *w = &s->w;
 	const char *type = w->type ? w->type : w->job_type ? w->job_type : json_str(json_get(job, "job_type"));
 	char uuid[37], text[48];
 	enum errc rc = E_OK;
 
 	if (!type)
 		return err_set(e, E_BAD_REQUEST, "jobType is required");
-	rc = keep(&s->job_type, type, e);
+	rc = session_keep(&s->job_type, type, e);
 	if (is_whole) {
-		rc = rc ? rc : keep(&s->job_id, json_str(json_get(file, "job_id")), e);
-		return rc ? rc : keep(&s->request_id, json_str(json_get(file, "request_id")), e);
+		rc = rc ? rc : session_keep(&s->job_id, json_str(json_get(file, "job_id")), e);
+		return rc ? rc : session_keep(&s->request_id, json_str(json_get(file, "request_id")), e);
 	}
 	rc = rc ? rc : crypto_uuid4(uuid, e);
 	snprintf(text, sizeof(text), "job-%s", rc ? "" : uuid);
-	rc = rc ? rc : keep(&s->job_id, w->job_id ? w->job_id : text, e);
+	rc = rc ? rc : session_keep(&s->job_id, w->job_id ? w->job_id : text, e);
 	rc = rc ? rc : crypto_uuid4(uuid, e);
 	snprintf(text, sizeof(text), "req-%s", rc ? "" : uuid);
-	return rc ? rc : keep(&s->request_id, w->request_id ? w->request_id : text, e);
+	return rc ? rc : session_keep(&s->request_id, w->request_id ? w->request_id : text, e);
 }
 
 /* A file with ids is sent unchanged; otherwise it is the job, and what is missing is put in. */
-static enum errc envelope(struct session *s, struct slice text, struct buf *out, struct err *e)
+static enum errc envelope(struct job_session *s, struct slice text, struct buf *out, struct err *e)
 {
 	AUTO_JSON file = NULL;
 	struct jw w = JW(out);
@@ -288,7 +179,7 @@ static enum errc envelope(struct session *s, struct slice text, struct buf *out,
 	return jw_done(&w, e);
 }
 
-static enum errc create(struct session *s, struct err *e)
+static enum errc create(struct job_session *s, struct err *e)
 {
 	AUTO_BUF text = BUF_MAX(FILE_MAX);
 	AUTO_BUF body = BUF_MAX(2 * FILE_MAX);
@@ -300,11 +191,11 @@ static enum errc create(struct session *s, struct err *e)
 	if (!rc)
 		rc = client_token(&s->client, TOKEN_GENERIC, s->job_id, s->request_id, s->job_type, &s->token, e);
 	if (!rc)
-		rc = client_call(&s->client, "POST", JOBS, buf_slice(&s->token), buf_slice(&body), e);
+		rc = client_call(&s->client, "POST", JOBS_PATH, buf_slice(&s->token), buf_slice(&body), e);
 	return rc ? rc : json_parse(buf_slice(&s->client.body), JSON_LIMITS_DEFAULT, &s->answer, e);
 }
 
-static enum errc wait_for_end(struct session *s, struct err *e)
+static enum errc wait_for_end(struct job_session *s, struct err *e)
 {
 	int64_t every_ms = INTERVAL_MS;
 	enum errc rc = E_OK;
@@ -313,18 +204,18 @@ static enum errc wait_for_end(struct session *s, struct err *e)
 		return err_set(e, E_BAD_REQUEST, "--interval-ms: a number of milliseconds");
 	while (!rc && outcome(json_str(json_get(json_get(s->answer, "job"), "state"))) < 0) {
 		client_pause(&s->client, every_ms);
-		rc = call(s, "GET", "", e);
+		rc = session_call(s, "GET", "", e);
 	}
 	return rc;
 }
 
 int cmd_job_run(struct cli *c)
 {
-	CLEANUP(session_done) struct session s = { 0 };
+	CLEANUP(session_done) struct job_session s = { 0 };
 	struct err e = { 0 };
 	char state[24] = "";
 	int code, end = 0;
-	enum errc rc = load(c, &s, false, &e);
+	enum errc rc = session_load(c, &s, false, 0, &e);
 
 	if (!rc)
 		rc = create(&s, &e);
@@ -332,7 +223,7 @@ int cmd_job_run(struct cli *c)
 		fprintf(stderr, "%s\n", s.job_id);
 		rc = follow(&s, "/logs?follow=1", state, &e);
 		if (!rc)
-			rc = call(&s, "GET", "", &e);
+			rc = session_call(&s, "GET", "", &e);
 	} else if (!rc && s.w.is_waiting) {
 		rc = wait_for_end(&s, &e);
 	}
@@ -350,25 +241,25 @@ int cmd_job_run(struct cli *c)
 
 static int by_id(struct cli *c, const char *method, const char *rest, bool is_snapshot)
 {
-	CLEANUP(session_done) struct session s = { 0 };
+	CLEANUP(session_done) struct job_session s = { 0 };
 	struct err e = { 0 };
-	enum errc rc = load(c, &s, true, &e);
+	enum errc rc = session_load(c, &s, true, 0, &e);
 
 	/* Cancel and retry must name the request that made the job: the job itself knows. */
 	if (!rc && strcmp(method, "POST") == 0 && (!s.w.request_id || !(s.w.job_type || s.w.type))) {
-		rc = call(&s, "GET", "", &e);
+		rc = session_call(&s, "GET", "", &e);
 		const struct json *job = json_get(s.answer, "job");
 
 		if (!rc && !s.w.request_id && json_str(json_get(job, "request_id")))
-			rc = keep(&s.request_id, json_str(json_get(job, "request_id")), &e);
+			rc = session_keep(&s.request_id, json_str(json_get(job, "request_id")), &e);
 		if (!rc && !s.w.job_type && !s.w.type && json_str(json_get(json_get(job, "job"), "job_type")))
-			rc = keep(&s.job_type, json_str(json_get(json_get(job, "job"), "job_type")), &e);
+			rc = session_keep(&s.job_type, json_str(json_get(json_get(job, "job"), "job_type")), &e);
 	}
 	if (!rc)
-		rc = call(&s, method, rest, &e);
+		rc = session_call(&s, method, rest, &e);
 	if (rc)
 		return cli_fail(&e);
-	return is_snapshot ? print_snapshot(&s) : print_answer(&s);
+	return is_snapshot ? print_snapshot(&s) : session_print(&s);
 }
 
 int cmd_job_status(struct cli *c)
@@ -399,20 +290,20 @@ int cmd_job_retry(struct cli *c)
 /* Messages joined by newlines; with --follow as they come, to the job's end. */
 int cmd_job_logs(struct cli *c)
 {
-	CLEANUP(session_done) struct session s = { 0 };
+	CLEANUP(session_done) struct job_session s = { 0 };
 	AUTO_BUF out = BUF_MAX(256u << 20);
 	struct err e = { 0 };
 	char state[24] = "";
-	enum errc rc = load(c, &s, true, &e);
+	enum errc rc = session_load(c, &s, true, 0, &e);
 
 	if (!rc && s.w.is_following) {
 		rc = follow(&s, "/logs?follow=1", state, &e);
 		return rc ? cli_fail(&e) : outcome(state) < 0 ? 1 : outcome(state);
 	}
 	if (!rc)
-		rc = call(&s, "GET", "/logs", &e);
+		rc = session_call(&s, "GET", "/logs", &e);
 	if (!rc && s.w.is_json)
-		return print_answer(&s);
+		return session_print(&s);
 	for (const struct json *l = json_first(json_get(s.answer, "logs")); !rc && l; l = json_next(l)) {
 		rc = buf_add_slice(&out, json_slice(json_get(l, "message")), &e);
 		if (!rc)

@@ -1,11 +1,13 @@
 """mswarm gpu and mswarm job: the existing client's options and text, on the node's machine without any."""
+import hashlib
 import json
+import os
 import subprocess
 import threading
 
 import pytest
 from conftest import slow
-from jobs import ENV, echo
+from jobs import ENV, NODE, echo
 from node import binary, clean_env, wait_until
 
 
@@ -101,3 +103,69 @@ def test_what_cannot_be(plane):
         done = plane.node.cli(*words, limit=slow(30))
         assert done.returncode == 1 and text in done.stderr and done.stdout == "", (words, done.stderr)
         assert len(done.stderr.splitlines()) == (3 if "--token" in words else 1), "a token as an argument is warned of"
+
+
+# ---- files ----
+
+def test_upload_and_download(plane, tmp_path):
+    data = os.urandom(20 << 20)                        # three pieces
+    (tmp_path / "scene.blend").write_bytes(data)
+    out = json.loads(ok(plane, "job", "artifact", "upload", str(tmp_path / "scene.blend"), "--job-id", "j 1", "--artifact-path", "in/s é.blend",
+                        "--artifact-name", "a scene", "--content-type", "application/x-blend"))
+    assert out["artifact"]["uri"] == "artifact://local/j_1/in/s é.blend" and out["artifact"]["name"] == "a scene"
+    assert out["artifact"]["size_bytes"] == len(data) and out["artifact"]["content_type"] == "application/x-blend"
+    back = tmp_path / "deep" / "back"
+    assert ok(plane, "job", "download", "j 1", "in/s é.blend", "--output", str(back)) == f"{back}\n" and back.read_bytes() == data
+    assert not list(back.parent.glob("*.part"))
+    (tmp_path / "empty").write_bytes(b"")
+    assert json.loads(ok(plane, "job", "artifact", "upload", str(tmp_path / "empty"), "--job-id", "j 1"))["artifact"]["size_bytes"] == 0
+    for words, text in ((("artifact", "upload", "/none", "--job-id", "j"), "No such file"), (("artifact", "upload", str(back)), "jobId is required"),
+                        (("artifact", "upload", str(tmp_path), "--job-id", "j"), "not a regular file"), (("download", "j 1", "none"), "(404)"),
+                        (("artifact", "upload", str(back), "--job-id", "j 1", "--artifact-path", "in/s é.blend"), "target_exists"),
+                        (("download", "j 1", "in/s é.blend", "--output", "/proc/none"), "/proc/none")):
+        done = plane.node.cli("job", *words)
+        assert done.returncode == 1 and text in done.stderr, done.stderr
+
+
+def test_all_that_a_job_left(plane, tmp_path):
+    job = echo("hi", delay_ms=int(slow(2) * 1000))
+    job["outputs"] = [{"name": "o", "path": "o"}]
+    job_id = plane.queue(job)
+    work = wait_until(lambda: next((plane.node.state_dir / "artifacts" / "@work").glob("*"), None), slow(20), "its directory")
+    wait_until(lambda: plane.state(job_id) == "running", slow(20), "it runs")
+    (work / "outputs" / "o").mkdir()
+    for name in "ab":
+        (work / "outputs" / "o" / name).write_bytes(name.encode())
+    plane.ended(job_id, slow(30))
+    assert ok(plane, "job", "download", job_id, "--output", str(tmp_path)).splitlines() == [f"{tmp_path}/o/a", f"{tmp_path}/o/b"]
+    assert (tmp_path / "o" / "b").read_bytes() == b"b"
+    empty = plane.queue(echo())
+    plane.ended(empty, slow(20))
+    assert "left no files" in plane.node.cli("job", "download", empty).stderr
+
+
+def test_an_upload_over_a_killed_node(plane, tmp_path):
+    """The node goes away in the middle and comes back: the upload goes on, and is whole."""
+    data = os.urandom(40 << 20)
+    (tmp_path / "big").write_bytes(data)
+    command = subprocess.Popen([binary(), "job", "artifact", "upload", str(tmp_path / "big"), "--job-id", "j", "--node-base-url",
+                                f"http://{plane.node.host}:{plane.node.port}", "--node-id", NODE], env=clean_env(plane.node.home, ENV),
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    port = plane.node.port
+    wait_until(lambda: [p for p in (plane.node.state_dir / "artifacts" / "@files").glob("*/*") if p.stat().st_size > (4 << 20)], slow(20), "it is under way")
+    plane.node.kill()
+    plane.node.start(env={"MSWARM_SELF_HOSTED_LISTEN_PORT": str(port)})
+    out, err = command.communicate(timeout=slow(60))
+    assert command.returncode == 0, err
+    assert json.loads(out)["artifact"]["sha256"] == hashlib.sha256(data).hexdigest()
+
+
+def test_a_bar_on_a_terminal(plane, tmp_path):
+    (tmp_path / "f").write_bytes(b"x" * 1000000)
+    master, slave = os.openpty()
+    command = subprocess.run([binary(), "job", "artifact", "upload", str(tmp_path / "f"), "--job-id", "j"], env=clean_env(plane.node.home, ENV),
+                             stdout=subprocess.PIPE, stderr=slave, timeout=slow(30))
+    os.close(slave)
+    shown = os.read(master, 4096).decode()
+    os.close(master)
+    assert command.returncode == 0 and "[##############################] 1.0 of 1.0 MiB" in shown
