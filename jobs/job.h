@@ -12,13 +12,13 @@
 #include "jobs/artifact.h"
 #include "jobs/capabilities.h"
 #include "jobs/events.h"
+#include "jobs/journal.h"
 #include "jobs/request.h"
 #include "jobs/state.h"
 #include "store/artifacts.h"
 #include "store/audit.h"
 #include "store/job_totals.h"
 
-#define LINE_MAX_BYTES (64u << 10)      /* of output; a longer one is cut into several events */
 #define JOB_STREAM_MAX (1u << 30)       /* bytes of each output that are kept when the request says nothing */
 #define CLAIMS_MAX 16                   /* jobs of one claim */
 #define JOB_ENVELOPE_MS 300000          /* from the start until the envelope says that it expires */

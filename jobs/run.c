@@ -18,6 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define READ_BLOCK (256u << 10)
 #define AGAIN_MS 1000                   /* until the store is asked again */
 
 /* ---- made and freed ---- */
@@ -32,12 +33,12 @@ enum errc run_new(struct supervisor *s, const struct job_row *row, struct run **
 	r->s = s;
 	r->key = row->key;
 	r->attempt = row->attempt;
-	r->pid_fd = r->journal_fd = r->inotify = -1;
-	r->out_line = r->err_line = BUF_MAX(LINE_MAX_BYTES);
+	r->pid_fd = r->inotify = -1;
 	r->plan.spec = BUF_MAX(1u << 20);
 	job_record_init(&r->record);
-	snprintf(r->dir, sizeof(r->dir), "%.400s/%016llx/%lld", s->o.folder, (unsigned long long)r->key, (long long)r->attempt);
+	supervisor_attempt_dir(s, r->key, r->attempt, r->dir);
 	r->job_id = mem_strdup(row->job_id);
+	journal_init(&r->journal, NULL, NULL, r->job_id);
 	rc = json_parse(slice_str(row->request), JSON_LIMITS_DEFAULT, &r->request, e);
 	if (!rc && !r->job_id)
 		rc = err_set(e, E_NO_MEMORY, "jobs: no memory for an attempt");
@@ -46,6 +47,8 @@ enum errc run_new(struct supervisor *s, const struct job_row *row, struct run **
 		return rc;
 	}
 	r->runner = runner_find(slice_trim_js(json_slice(json_get(r->request, "job_type"))));
+	r->journal.request = r->request;
+	r->journal.runner = r->runner;
 	r->has_files = workspace_is_needed(r->request);
 	r->files = (struct workspace){ .files = s->o.files, .job_key = r->key, .attempt = r->attempt };
 	*ret = r;
@@ -60,9 +63,8 @@ static void close_watches(struct run *r)
 		close(r->pid_fd);
 	if (r->inotify >= 0)
 		inotify_rm_watch(r->s->inotify_fd, r->inotify);
-	if (r->journal_fd >= 0)
-		close(r->journal_fd);
-	r->pid_fd = r->inotify = r->journal_fd = -1;
+	journal_close(&r->journal);
+	r->pid_fd = r->inotify = -1;
 }
 
 void run_free(struct run *r)
@@ -72,8 +74,7 @@ void run_free(struct run *r)
 	close_watches(r);
 	loop_timer_cancel(r->s->o.loop, &r->again);
 	job_record_done(&r->record);
-	buf_done(&r->out_line);
-	buf_done(&r->err_line);
+	journal_done(&r->journal);
 	buf_done(&r->plan.spec);
 	workspace_done(&r->files);
 	collected_done(&r->collected);
@@ -173,6 +174,28 @@ void run_submit(struct run *r)
 	loop_timer_set(r->s->o.loop, &r->again, loop_now_ms(r->s->o.loop) + AGAIN_MS);
 }
 
+/* ---- what it says ---- */
+
+/* How far it is read goes into the same record as what was read. */
+static void note_place(struct run *r)
+{
+	struct job_record *rec = &r->record;
+	struct err ignored;
+
+	rec->at = (struct attempt_row){ .job_key = r->key, .attempt = r->attempt, .journal_bytes = r->journal.read_at,
+					.out_lines = r->journal.out_lines, .err_lines = r->journal.err_lines };
+	buf_clear(&rec->out_carry);
+	buf_clear(&rec->err_carry);
+	(void)!buf_add_slice(&rec->out_carry, buf_slice(&r->journal.out_line), &ignored);
+	(void)!buf_add_slice(&rec->err_carry, buf_slice(&r->journal.err_line), &ignored);
+}
+
+void run_read_last(struct run *r)
+{
+	journal_last(&r->journal, &r->record.events);
+	note_place(r);
+}
+
 /* ---- the way ---- */
 
 void run_step(struct run *r)
@@ -185,7 +208,8 @@ void run_step(struct run *r)
 	}
 	if (r->phase != RUN_RUNNING && r->phase != RUN_OVER)
 		return;
-	if (run_read(r)) {
+	if (journal_read(&r->journal, r->dir, READ_BLOCK, &r->record.events)) {
+		note_place(r);
 		run_submit(r);
 		return;
 	}
@@ -248,7 +272,7 @@ static void add_started(struct run *r)
 	(void)!buf_addf(&data, NULL, "{\"runner\":\"%s\",\"sandbox_profile\":\"%s\",\"timeout_ms\":%lld}", r->runner->name,
 			job_sandbox(r->request), (long long)limit_ms(r));
 	run_add_event(r, EVENT_STARTED, 0, message, buf_slice(&data));
-	run_note_place(r);
+	note_place(r);
 }
 
 static void on_prepared(struct loop_msg *m)
@@ -348,11 +372,11 @@ void run_stop(struct run *r)
 static enum errc load_place(struct run *r, bool *ret_has_start, struct err *e)
 {
 	struct attempt_row at = { 0 };
-	enum errc rc = attempts_get(r->s->o.reader, r->key, r->attempt, &at, &r->out_line, &r->err_line, e);
+	enum errc rc = attempts_get(r->s->o.reader, r->key, r->attempt, &at, &r->journal.out_line, &r->journal.err_line, e);
 
-	r->read_at = at.journal_bytes > 0 ? at.journal_bytes : 0;
-	r->out_lines = at.out_lines;
-	r->err_lines = at.err_lines;
+	r->journal.read_at = at.journal_bytes > 0 ? at.journal_bytes : 0;
+	r->journal.out_lines = at.out_lines;
+	r->journal.err_lines = at.err_lines;
 	*ret_has_start = at.journal_bytes >= 0;
 	return rc;
 }

@@ -1,6 +1,6 @@
 /*
  * One attempt of one job, as the supervisor has it in hand. Private to jobs/supervisor*.c and jobs/run*.c.
- *   run.c         begin, follow, stop: the attempt's life    run_read.c   its journal into events
+ *   run.c         begin, follow, stop: the attempt's life    journal.c     what it says, into events
  *   run_end.c     its end: result and artifacts              run_dir.c    files and processes: on the pool
  *   supervisor.c  which attempts there are
  *
@@ -41,12 +41,10 @@ struct run {
 	bool is_child;                  /* ours to reap */
 	bool is_stop_wanted, is_lost, is_never_begun;
 	bool is_on_pool, is_recording;
-	int pid_fd, journal_fd;
+	int pid_fd;
 	loop_watch_id pid_watch;
 	int inotify;                    /* its watch descriptor; -1: none */
-	int64_t read_at;                /* bytes of the journal that are parsed */
-	int64_t out_lines, err_lines;
-	struct buf out_line, err_line;  /* begun, not ended */
+	struct journal journal;
 	struct run_plan plan;
 	struct job_record record;       /* at most one is on its way */
 	struct loop_timer again;        /* the store could not take it */
@@ -89,6 +87,7 @@ void run_begin(struct run *r);          /* a fresh attempt: it was claimed */
 void run_attach(struct run *r, enum run_found found, pid_t pid);
 void run_stop(struct run *r);           /* the job was asked to end */
 void run_submit(struct run *r);         /* r->record is filled */
+void run_read_last(struct run *r);      /* lines that never ended, into r->record */
 void run_step(struct run *r);           /* go on with whatever is next; nothing while a record is on its way */
 void run_on_pool(struct run *r, void (*work)(struct pool_job *), void (*done)(struct loop_msg *));
 
@@ -96,11 +95,6 @@ void run_on_pool(struct run *r, void (*work)(struct pool_job *), void (*done)(st
 void run_finish(struct run *r);         /* the shim has ended and all that it wrote is read */
 void run_fail(struct run *r, const char *code, const char *message);
 void run_add_event(struct run *r, enum event_type type, int64_t pos, const char *message, struct slice data);
-
-/* run_read.c: parse what the journal has into r->record. False: nothing new. */
-bool run_read(struct run *r);
-void run_read_last(struct run *r);      /* lines that never ended */
-void run_note_place(struct run *r);     /* how far it is read, into r->record */
 
 /* run_dir.c */
 MUST_CHECK enum errc run_dir_start(struct run *r, struct err *e);       /* pool: directory, spec, shim; sets r->pid */

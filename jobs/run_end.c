@@ -36,7 +36,7 @@ void run_add_event(struct run *r, enum event_type type, int64_t pos, const char 
 /* Behind everything that the journal has, and the artifacts. */
 static int64_t end_pos(const struct run *r)
 {
-	return (r->read_at + 16) * 8 + (int64_t)r->record.end.outs.n;
+	return (r->journal.read_at + 16) * 8 + (int64_t)r->record.end.outs.n;
 }
 
 /* ---- artifacts ---- */
@@ -74,7 +74,7 @@ static void add_artifacts(struct run *r)
 		artifact_output_json(&w, "artifact", r->job_id, &o->v[i], buf_slice(&r->collected.label), is_tenant_owned(r));
 		jw_end(&w);
 		if (!jw_done(&w, &ignored))
-			run_add_event(r, EVENT_ARTIFACT, (r->read_at + 16) * 8 + (int64_t)i, "output artifact collected", buf_slice(&text));
+			run_add_event(r, EVENT_ARTIFACT, (r->journal.read_at + 16) * 8 + (int64_t)i, "output artifact collected", buf_slice(&text));
 		end->artifact_bytes += o->v[i].size_bytes;
 	}
 	end->artifact_count = (int64_t)o->n;

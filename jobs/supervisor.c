@@ -13,6 +13,7 @@
 #include "jobs/subs.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/inotify.h>
 #include <unistd.h>
@@ -228,6 +229,11 @@ static void on_kick(struct loop_msg *m)
 	claim(s);
 }
 
+void supervisor_attempt_dir(const struct supervisor *s, int64_t job_key, int64_t attempt, char out[512])
+{
+	snprintf(out, 512, "%.400s/%016llx/%lld", s->folder, (unsigned long long)job_key, (long long)attempt);
+}
+
 void supervisor_kick(struct supervisor *s)
 {
 	if (!atomic_exchange(&s->is_kicked, true))
@@ -274,8 +280,10 @@ static void on_inotify(void *arg, uint32_t events)
 				look_at_all(s);
 			at += (ssize_t)sizeof(*v) + v->len;
 			last = v->wd;
-			if (r)
+			if (r) {
+				subs_publish(s->o.subs, r->key);       /* followers read it themselves, before it is stored */
 				run_step(r);
+			}
 		}
 	}
 }

@@ -40,6 +40,8 @@ MUST_CHECK enum errc supervisor_new(const struct supervisor_opts *o, struct supe
 void supervisor_start(struct supervisor *s);
 void supervisor_stop(struct supervisor *s);     /* nothing begins any more; what runs goes on under its shims */
 void supervisor_free(struct supervisor *s);     /* main, after the store has told all: NULL is fine */
+/* Directory of an attempt; for followers, who read its journal while it grows. */
+void supervisor_attempt_dir(const struct supervisor *s, int64_t job_key, int64_t attempt, char out[512]);  /* any thread */
 void supervisor_kick(struct supervisor *s);     /* there may be work */
 void supervisor_cancel(struct supervisor *s);   /* a running job was asked to stop; which, stands in its row */
 

@@ -3,17 +3,23 @@
  * an entry is its place in the job (attempt and position in the attempt's journal): with Last-Event-ID, or ?after=, a
  * client goes on exactly behind it, also at a node that was restarted.
  *
- * It reads from the store alone, and only as fast as the client does. THREAD(loop), the connection's.
+ * What is stored it reads from the store; of an attempt that runs it reads the journal as it grows, before that is
+ * stored: both give the same events at the same places, so what was told is not told again. Only as fast as the client
+ * reads. THREAD(loop), the connection's.
  */
 #include "routes/follow.h"
 
 #include "base/mem.h"
+#include "jobs/journal.h"
 #include "jobs/subs.h"
+#include "jobs/supervisor.h"
 #include "routes/sink.h"
 
 #include <stdio.h>
 
 #define ROWS_A_TURN 100                 /* the loop has others to serve */
+#define JOURNAL_A_TURN (20u << 10)      /* some frames */
+#define REQUEST_MAX (64u << 10)         /* a larger request takes too long to be read here: its lines come from the store */
 
 struct follow {
 	struct loop_ctx *ctx;
@@ -22,12 +28,31 @@ struct follow {
 	struct show_place at;
 	struct loop_timer more;
 	char *job_id;
+	struct {                        /* the attempt that runs; 0: none is read */
+		int64_t attempt, sequence;
+		char dir[512];
+		struct json *request;
+		struct journal journal;
+		struct events events;
+	} live;
 	enum follow_kind kind;
 	bool is_dead;
 };
 
+static void live_end(struct follow *f)
+{
+	if (!f->live.attempt)
+		return;
+	f->live.attempt = 0;
+	journal_done(&f->live.journal);
+	events_done(&f->live.events);
+	json_free(f->live.request);
+	f->live.request = NULL;
+}
+
 static void follow_free(struct follow *f)
 {
+	live_end(f);
 	mem_free(f->job_id);
 	mem_free(f);
 }
@@ -80,6 +105,69 @@ static void end(struct follow *f, const struct job_row *row)
 	sink_end(&f->sink);
 }
 
+/* ---- the attempt that runs ---- */
+
+/* Where its journal stands in the store, and the number that the next event will have, at one moment. */
+static enum errc live_place(struct follow *f, int64_t attempt, struct err *e)
+{
+	struct attempt_row at = { 0 };
+	enum errc rc = attempts_get(f->ctx->reader, f->sub.job_key, attempt, &at, &f->live.journal.out_line, &f->live.journal.err_line, e);
+
+	if (!rc && at.journal_bytes < 0)
+		rc = err_set(e, E_NOT_FOUND, "its start is not stored yet");
+	if (rc)
+		return rc;
+	f->live.journal.read_at = at.journal_bytes;
+	f->live.journal.out_lines = at.out_lines;
+	f->live.journal.err_lines = at.err_lines;
+	f->live.sequence = at.next_sequence;
+	return E_OK;
+}
+
+/* When it cannot be read here, all comes from the store, a commit later. */
+static void live_begin(struct follow *f, int64_t attempt)
+{
+	AUTO_JOB_ROW row = { 0 };
+	struct err ignored;
+
+	if (jobs_get(f->ctx->reader, f->sub.job_key, &row, &ignored) || strlen(row.request) > REQUEST_MAX ||
+	    json_parse(slice_str(row.request), JSON_LIMITS_DEFAULT, &f->live.request, &ignored))
+		return;
+	f->live.attempt = attempt;
+	f->live.events = EVENTS_EMPTY;
+	journal_init(&f->live.journal, f->live.request, runner_find(slice_trim_js(json_slice(json_get(f->live.request, "job_type")))), NULL);
+	supervisor_attempt_dir(f->ctx->svc->supervisor, f->sub.job_key, attempt, f->live.dir);
+	if (live_place(f, attempt, &ignored))
+		live_end(f);
+}
+
+/* What the journal has beyond what was told. True: there may be more at once. */
+static bool live_read(struct follow *f)
+{
+	struct err e = { 0 };
+	bool any = false, is_new;
+
+	if (!f->live.attempt || f->sink.is_full || f->sink.is_ended)
+		return false;
+	events_clear(&f->live.events);
+	is_new = journal_read(&f->live.journal, f->live.dir, JOURNAL_A_TURN, &f->live.events);
+	for (size_t i = 0; i < f->live.events.n; i++) {
+		struct event_row v = events_row(&f->live.events, i);
+
+		v.attempt = f->live.attempt;
+		v.sequence = f->live.sequence++;
+		if (v.attempt < f->at.major || (v.attempt == f->at.major && v.pos <= f->at.minor))
+			continue;              /* the store was faster */
+		f->at = (struct show_place){ v.attempt, v.pos };
+		any = true;
+		if ((f->kind != FOLLOW_LOGS || event_is_log(v.type)) && add_entry(f, &v, &e))
+			sink_end(&f->sink);
+	}
+	if (any && sink_push(&f->sink) == CALL_FULL)
+		f->sink.is_full = true;
+	return is_new;
+}
+
 static void pump(struct follow *f)
 {
 	AUTO_JOB_ROW row = { 0 };
@@ -87,6 +175,8 @@ static void pump(struct follow *f)
 	size_t n = 0;
 	enum errc rc;
 
+	if (live_read(f))
+		loop_timer_set(f->ctx->loop, &f->more, loop_now_ms(f->ctx->loop));
 	if (f->sink.is_ended || f->sink.is_full)
 		return;
 	/* First how it stands, then its events: an end that is seen has all its events before it. */
@@ -105,6 +195,12 @@ static void pump(struct follow *f)
 		loop_timer_set(f->ctx->loop, &f->more, loop_now_ms(f->ctx->loop));
 	else if (job_is_ended(row.state))
 		end(f, &row);
+	else if (row.state == JOB_RUNNING && f->live.attempt != row.attempt) {
+		live_end(f);
+		live_begin(f, row.attempt);
+		if (f->live.attempt)
+			loop_timer_set(f->ctx->loop, &f->more, loop_now_ms(f->ctx->loop));
+	}
 }
 
 static void on_more(struct loop_timer *t)

@@ -176,8 +176,8 @@ enum errc attempts_save_tx(struct store_tx *t, const struct attempt_row *a, stru
 enum errc attempts_get(struct store_reader *r, int64_t job_key, int64_t attempt, struct attempt_row *ret, struct buf *out_carry,
 		       struct buf *err_carry, struct err *e)
 {
-	AUTO_QUERY q = query_open(&r->db, "SELECT journal_bytes, out_lines, err_lines, out_carry, err_carry FROM attempts "
-		"WHERE job_key = ?1 AND attempt = ?2");
+	AUTO_QUERY q = query_open(&r->db, "SELECT a.journal_bytes, a.out_lines, a.err_lines, a.out_carry, a.err_carry, j.next_sequence "
+		"FROM attempts a JOIN jobs j ON j.key = a.job_key WHERE a.job_key = ?1 AND a.attempt = ?2");
 	struct slice out, err;
 	bool has_row = false;
 	enum errc rc;
@@ -198,6 +198,6 @@ enum errc attempts_get(struct store_reader *r, int64_t job_key, int64_t attempt,
 	if (rc)
 		return rc;
 	*ret = (struct attempt_row){ .job_key = job_key, .attempt = attempt, .journal_bytes = query_i64(&q, 0),
-				     .out_lines = query_i64(&q, 1), .err_lines = query_i64(&q, 2) };
+				     .out_lines = query_i64(&q, 1), .err_lines = query_i64(&q, 2), .next_sequence = query_i64(&q, 5) };
 	return E_OK;
 }

@@ -27,7 +27,7 @@
 #define SPEC_ARGS_MAX	1024
 #define SPEC_ENV_MAX	1024
 #define SPEC_BYTES_MAX	(1u << 20)
-#define READ_BYTES	FRAME_BYTES_MAX  /* of output at a time */
+#define READ_BYTES	4096             /* of output at a time: small frames, so that no reader gets many thousand lines at once */
 
 struct spec {                            /* borrowed from the mapped file */
 	char *argv[SPEC_ARGS_MAX + 1];

@@ -2,6 +2,7 @@
 import http.client
 import json
 import os
+import sqlite3
 import time
 
 import pytest
@@ -137,3 +138,22 @@ def test_refusals(plane):
         assert status == 400 and "last-event-id" in json.loads(data)["message"]
     status, _, _ = plane.node.request("GET", f"{JOBS}/nobody/events?follow=1", headers={"authorization": f"Bearer {plane.token('nobody')}"})
     assert status == 404
+
+
+def test_a_line_is_heard_before_it_is_stored(plane, tmp_path):
+    """The store stands still (another process has its lock): lines come all the same, and once it goes on nothing comes twice."""
+    lock = sqlite3.connect(plane.node.state_dir / "node.db", isolation_level=None, timeout=30)
+    job_id = plane.queue(echo(repeat=4, delay_ms=int(slow(700))))
+    f = Follower(plane, job_id)
+    got = []
+    for entry in f:
+        got.append(entry)
+        if entry[1] == "stdout" and len(got) == 2:
+            lock.execute("BEGIN IMMEDIATE")        # from here on no record can be written
+        if len(got) == 4:
+            assert len(plane.get(job_id)["logs"]) < 3, "not stored yet"
+            lock.execute("ROLLBACK")
+            lock.close()
+    assert [e for _, e, _ in got] == ["started"] + ["stdout"] * 4 + ["progress", "completed", "end"]
+    assert [d for _, _, d in got[:-1]] == plane.get(job_id)["events"]
+    assert list(Follower(plane, job_id)) == got
