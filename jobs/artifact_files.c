@@ -321,7 +321,7 @@ static void remove_tree(int at, const char *name, int depth)
 
 	if (unlinkat(at, name, 0) == 0 || errno == ENOENT || depth == 0)
 		return;
-	(void)fchmodat(at, name, 0700, 0);     /* a directory that the job closed to itself */
+	(void)!fchmodat(at, name, 0700, 0);    /* a directory that the job closed to itself */
 	d = open_list(at, name);
 	for (struct dirent *entry; d && (entry = readdir(d));)
 		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
