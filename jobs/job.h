@@ -29,6 +29,8 @@ struct job_create {
 	struct job_row wanted;          /* as given; the new row when it was not there */
 	struct job_row found;           /* is_reused: the one that was there */
 	bool is_reused;
+	struct audit_row audit[2];      /* of a new one: created, queued; details borrow from the buffer */
+	struct buf details;
 };
 void job_create_init(struct job_create *c);
 void job_create_done(struct job_create *c);

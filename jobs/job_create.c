@@ -4,7 +4,7 @@
 
 enum errc job_audit(struct store_tx *t, const struct job_row *j, enum audit_action action, int64_t now_wall_ms, struct slice details, struct err *e)
 {
-	const struct audit_row a = { .job_key = j->key, .wall_ms = now_wall_ms, .action = action, .details = details };
+	struct audit_row a = { .job_key = j->key, .wall_ms = now_wall_ms, .action = action, .details = details };
 
 	return audit_add_tx(t, &a, e);
 }
@@ -39,7 +39,6 @@ static enum errc reuse(struct store_tx *t, struct job_create *c, struct err *e)
 static enum errc create(struct store_tx *t, struct store_job *job, struct err *e)
 {
 	struct job_create *c = CONTAINER_OF(job, struct job_create, job);
-	AUTO_BUF details = BUF_MAX(64u << 10);
 	int64_t now_ms = clock_wall_ms();
 	struct err missing;
 	enum errc rc;
@@ -59,16 +58,19 @@ static enum errc create(struct store_tx *t, struct store_job *job, struct err *e
 	if (rc == E_CONFLICT)
 		return c->wanted.is_direct ? err_set(e, E_JOB_RUNNING, "Generic job is already running on this node")
 					   : err_set(e, E_JOB_ID_CONFLICT, "job_id_conflict");
+	buf_clear(&c->details);
 	if (!rc)
-		rc = key_details(&c->wanted, true, &details, e);
+		rc = key_details(&c->wanted, true, &c->details, e);
+	c->audit[0] = (struct audit_row){ .job_key = c->wanted.key, .wall_ms = now_ms, .action = AUDIT_CREATED, .details = buf_slice(&c->details) };
+	c->audit[1] = (struct audit_row){ .job_key = c->wanted.key, .wall_ms = now_ms, .action = AUDIT_QUEUED };
 	if (!rc)
-		rc = job_audit(t, &c->wanted, AUDIT_CREATED, now_ms, buf_slice(&details), e);
-	return rc ? rc : job_audit(t, &c->wanted, AUDIT_QUEUED, now_ms, SLICE(""), e);
+		rc = audit_add_tx(t, &c->audit[0], e);
+	return rc ? rc : audit_add_tx(t, &c->audit[1], e);
 }
 
 void job_create_init(struct job_create *c)
 {
-	*c = (struct job_create){ .job = { .name = "job.create", .body = create },
+	*c = (struct job_create){ .details = BUF_MAX(64u << 10), .job = { .name = "job.create", .body = create },
 				  .wanted = { .state = JOB_QUEUED, .last_event_type = -1, .progress_percent = -1 } };
 }
 
@@ -76,4 +78,5 @@ void job_create_done(struct job_create *c)
 {
 	job_row_done(&c->wanted);
 	job_row_done(&c->found);
+	buf_done(&c->details);
 }

@@ -36,6 +36,8 @@ void show_job(struct jw *w, const char *key, const struct show *s, const struct 
 MUST_CHECK enum errc show_events(struct jw *w, const char *key, struct show *s, struct err *e);
 MUST_CHECK enum errc show_logs(struct jw *w, const char *key, struct show *s, struct err *e);
 MUST_CHECK enum errc show_audit(struct jw *w, const char *key, struct show *s, struct err *e);
+/* Records that are at hand, as an array. */
+void show_audit_rows(struct jw *w, const char *key, const struct show *s, const struct audit_row *v, size_t n);
 /* All jobs' records, newest first, in an array that is open: offset are left out, then at most max. */
 MUST_CHECK enum errc show_audit_newest(struct jw *w, struct store_reader *r, const char *node_id, size_t offset, size_t max, struct err *e);
 void show_ops_job(struct jw *w, const struct show *s);

@@ -185,6 +185,14 @@ enum errc show_audit(struct jw *w, const char *key, struct show *s, struct err *
 	return rc;
 }
 
+void show_audit_rows(struct jw *w, const char *key, const struct show *s, const struct audit_row *v, size_t n)
+{
+	jw_arr(w, key);
+	for (size_t i = 0; i < n; i++)
+		show_record(w, s->row, s->node_id, &v[i], 0);
+	jw_end(w);
+}
+
 /* ---- audit of all jobs ---- */
 
 #define NEWEST_MAX 20000                /* rows read for one page */

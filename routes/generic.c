@@ -183,12 +183,11 @@ enum errc generic_snapshot(struct req *q, struct reply *rep, int status, const s
 	return rc ? rc : jw_done(&w, e);
 }
 
-#define AUDIT_OF_CREATE 2               /* job_created, job_queued: the first of every job */
-
-enum errc generic_snapshot_new(struct req *q, struct reply *rep, const struct job_row *row, struct err *e)
+enum errc generic_snapshot_new(struct req *q, struct reply *rep, const struct job_create *c, struct err *e)
 {
 	static const char *const empty[] = { "events", "logs", "artifacts" };
-	struct show s = { .reader = q->ctx->reader, .node_id = q->ctx->svc->node_id, .row = row, .max = AUDIT_OF_CREATE };
+	const struct job_row *row = &c->wanted;
+	struct show s = { .reader = q->ctx->reader, .node_id = q->ctx->svc->node_id, .row = row };
 	struct jw w;
 	enum errc rc = begin_body(rep, row, e);
 
@@ -202,7 +201,7 @@ enum errc generic_snapshot_new(struct req *q, struct reply *rep, const struct jo
 		jw_arr(&w, empty[i]);
 		jw_end(&w);
 	}
-	rc = show_audit(&w, "audit", &s, e);
+	show_audit_rows(&w, "audit", &s, c->audit, ARRAY_LEN(c->audit));
 	jw_end(&w);
-	return rc ? rc : jw_done(&w, e);
+	return jw_done(&w, e);
 }

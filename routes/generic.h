@@ -17,7 +17,7 @@ MUST_CHECK enum errc generic_gate_path(struct req *q, struct slice *ret_job_id, 
 /* {"job","events","logs","artifacts","audit"} into rep. */
 MUST_CHECK enum errc generic_snapshot(struct req *q, struct reply *rep, int status, const struct job_row *row, struct err *e);
 /* Of a job that was just created: as it was then, though it may have begun meanwhile (2.10). */
-MUST_CHECK enum errc generic_snapshot_new(struct req *q, struct reply *rep, const struct job_row *row, struct err *e);
+MUST_CHECK enum errc generic_snapshot_new(struct req *q, struct reply *rep, const struct job_create *c, struct err *e);
 /* Gate, path, row: what every read begins with. job_row_done *ret_row. */
 MUST_CHECK enum errc generic_find(struct req *q, struct job_row *ret_row, struct err *e);
 /* Why a waiting job waits. */

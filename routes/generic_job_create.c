@@ -9,7 +9,7 @@ static void on_created(struct generic_work *c)
 
 	if (q)
 		rc = c->create.is_reused ? generic_snapshot(q, &q->reply, 200, &c->create.found, &e)
-					 : generic_snapshot_new(q, &q->reply, &c->create.wanted, &e);
+					 : generic_snapshot_new(q, &q->reply, &c->create, &e);
 	if (rc)
 		reply_fail(q, &e);
 	else if (q)

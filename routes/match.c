@@ -71,8 +71,13 @@ static enum errc decode(struct slice s, char **ret, struct err *e)
 static enum errc match_segment(struct slice pat, struct slice seg, bool *ret_hit, char **ret_arg, struct err *e)
 {
 	char *text = NULL;
-	enum errc rc = decode(seg, &text, e);
+	enum errc rc;
 
+	if (!(pat.n && pat.p[0] == ':') && slice_find_char(seg, '%') < 0) {    /* most of all comparisons */
+		*ret_hit = slice_eq(pat, seg);
+		return E_OK;
+	}
+	rc = decode(seg, &text, e);
 	if (rc)
 		return rc;
 	if (pat.n && pat.p[0] == ':') {

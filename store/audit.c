@@ -15,7 +15,7 @@ const char *audit_action_name(enum audit_action a)
 	return (size_t)a < ARRAY_LEN(names) ? names[a] : "unknown";
 }
 
-enum errc audit_add_tx(struct store_tx *t, const struct audit_row *a, struct err *e)
+enum errc audit_add_tx(struct store_tx *t, struct audit_row *a, struct err *e)
 {
 	AUTO_QUERY q = query_open(t->db, "INSERT INTO audit (job_key, wall_ms, action, first_sequence, events, details) "
 		"VALUES (?1, ?2, ?3, ?4, ?5, ?6)");
@@ -29,6 +29,8 @@ enum errc audit_add_tx(struct store_tx *t, const struct audit_row *a, struct err
 	if (a->details.n)
 		query_bind_text(&q, 6, a->details);
 	rc = query_run(&q, e);
+	if (!rc)
+		a->seq = sqlite3_last_insert_rowid(t->db->h);
 	return rc ? rc : job_totals_add_tx(t, TOTAL_AUDIT, a->action == AUDIT_EVENT ? a->events : 1, e);
 }
 

@@ -35,7 +35,8 @@ struct audit_row {
 
 const char *audit_action_name(enum audit_action a);
 /* seq is given by the table. Adds to the sum. */
-MUST_CHECK enum errc audit_add_tx(struct store_tx *t, const struct audit_row *a, struct err *e);
+/* Sets a->seq. */
+MUST_CHECK enum errc audit_add_tx(struct store_tx *t, struct audit_row *a, struct err *e);
 /* Rows of one job behind seq after, in order. */
 MUST_CHECK enum errc audit_walk_job(struct store_reader *r, int64_t job_key, int64_t after, size_t max,
 				    enum errc (*fn)(void *ctx, const struct audit_row *a, struct err *e), void *ctx, size_t *ret_n, struct err *e);

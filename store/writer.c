@@ -2,6 +2,9 @@
  * The writing thread: takes all that is queued, runs it as one transaction, commits once, then tells.
  * Started by store_open. Thread: store, except writer_prepare.
  *
+ * A savepoint for each body costs as much as the body: every page that it touches is copied first. So a batch runs without
+ * them, and begins again with them when a body fails that has written something; bodies may run again.
+ *
  * The engine may roll back the whole transaction under a failing body (full disk, I/O, memory), savepoints and all. A
  * SAVEPOINT would then open a transaction that commits by itself. So autocommit is looked at after every step, and
  * when the transaction is gone, the batch starts again without the body that met the failure.
@@ -26,11 +29,12 @@ static const char sql_rollback[] = "ROLLBACK";
 struct batch {
 	struct store_job *live;        /* in the order of their submission */
 	struct store_job *dead;        /* left out: the engine rolled back under them */
+	bool is_guarded;               /* each body in a savepoint of its own */
 };
 
 enum attempt {
 	ATTEMPT_COMMITTED,
-	ATTEMPT_AGAIN,                 /* one body fewer is live */
+	ATTEMPT_AGAIN,                 /* one body fewer is live, or savepoints are needed */
 	ATTEMPT_NOT_BEGUN,             /* nothing was written */
 	ATTEMPT_NOT_COMMITTED,         /* COMMIT failed; db.last_rc says how */
 };
@@ -106,15 +110,16 @@ static void become_ok(struct store *s)
 
 /* ---- one batch ---- */
 
-/* Run one body in its savepoint. Afterwards its outcome stands in the job; false when the transaction is gone. */
-static bool run_body(struct store *s, struct store_job *j)
+/* Run one body. Afterwards its outcome stands in the job; false when the transaction is gone. */
+static bool run_body(struct store *s, struct batch *b, struct store_job *j)
 {
 	struct store_tx tx = { .db = &s->db };
+	int64_t changes = sqlite3_total_changes64(s->db.h);
 	struct err ignored;
 
 	must(is_in_transaction(s));
 	j->e = (struct err){ 0 };
-	j->rc = control(s, sql_savepoint, &j->e);
+	j->rc = b->is_guarded ? control(s, sql_savepoint, &j->e) : E_OK;
 	if (j->rc)
 		return is_in_transaction(s);
 	j->rc = j->body(&tx, j, &j->e);
@@ -122,6 +127,10 @@ static bool run_body(struct store *s, struct store_job *j)
 		if (!j->rc)                    /* the body did not look at its results */
 			j->rc = err_set(&j->e, E_IO, "store: %s: rolled back by the engine (sqlite %d)", j->name, s->db.last_rc);
 		return false;
+	}
+	if (!b->is_guarded) {
+		b->is_guarded = j->rc && sqlite3_total_changes64(s->db.h) != changes;
+		return true;
 	}
 	if (!j->rc)
 		j->rc = control(s, sql_release, &j->e);
@@ -145,10 +154,14 @@ static enum attempt attempt(struct store *s, struct batch *b, struct err *e)
 	}
 	for (struct store_job **at = &b->live; *at; at = &(*at)->next) {
 		struct store_job *j = *at;
+		bool was_guarded = b->is_guarded;
 
-		if (run_body(s, j)) {
+		if (run_body(s, b, j)) {
 			note_progress(s);
-			continue;
+			if (b->is_guarded == was_guarded)
+				continue;
+			roll_back(s);          /* what it has written must go, and nothing else */
+			return ATTEMPT_AGAIN;
 		}
 		*at = j->next;
 		j->next = b->dead;
