@@ -53,6 +53,7 @@ struct job_claim {
 	struct store_job job;
 	const struct capabilities *caps;
 	int64_t max_active;             /* in all */
+	int64_t boot;                   /* which run of the machine this is */
 	bool is_draining;               /* deadlines are kept, nothing begins */
 	char *holder;                   /* the tenant that has the node, kept from claim to claim; NULL: none */
 	int64_t holder_since_wall_ms;

@@ -167,11 +167,11 @@ static enum errc audit_begin(struct store_tx *t, const struct job_row *j, int64_
 	return rc ? rc : job_audit(t, j, AUDIT_STARTED, now_ms, SLICE(""), e);
 }
 
-static enum errc begin(struct store_tx *t, struct job_row *j, const struct json *request, int64_t now_ms, struct err *e)
+static enum errc begin(struct store_tx *t, struct job_row *j, const struct json *request, int64_t boot, int64_t now_ms, struct err *e)
 {
 	AUTO_BUF resources = BUF_MAX(64u << 10);
 	struct jw w = JW(&resources);
-	struct attempt_row at = { .job_key = j->key, .journal_bytes = -1 };
+	struct attempt_row at = { .job_key = j->key, .journal_bytes = -1, .boot = boot };
 	int64_t before = j->attempt;
 	enum errc rc = job_move(j, JOB_SCHEDULED, now_ms, e);
 
@@ -210,7 +210,7 @@ static enum errc take(struct store_tx *t, struct job_claim *c, int64_t key, int6
 	/* A direct job says so itself, by its result: nobody would look for a blocked one (3.5). */
 	*ret_begun = j.is_direct || !job_lacks(request, c->caps, message, sizeof(message));
 	c->has_ended_some |= !*ret_begun;
-	rc = *ret_begun ? begin(t, &j, request, now_ms, e) : block(t, &j, message, now_ms, e);
+	rc = *ret_begun ? begin(t, &j, request, c->boot, now_ms, e) : block(t, &j, message, now_ms, e);
 	if (rc || !*ret_begun)
 		return rc;
 	c->begun[c->n++] = j;

@@ -369,7 +369,7 @@ void run_stop(struct run *r)
 /* ---- after a restart ---- */
 
 /* What of it stands in the store already. */
-static enum errc load_place(struct run *r, bool *ret_has_start, struct err *e)
+static enum errc load_place(struct run *r, bool *ret_has_start, int64_t *ret_boot, struct err *e)
 {
 	struct attempt_row at = { 0 };
 	enum errc rc = attempts_get(r->s->o.reader, r->key, r->attempt, &at, &r->journal.out_line, &r->journal.err_line, e);
@@ -378,18 +378,22 @@ static enum errc load_place(struct run *r, bool *ret_has_start, struct err *e)
 	r->journal.out_lines = at.out_lines;
 	r->journal.err_lines = at.err_lines;
 	*ret_has_start = at.journal_bytes >= 0;
+	*ret_boot = at.boot;
 	return rc;
 }
 
 void run_attach(struct run *r, enum run_found found, pid_t pid)
 {
 	struct err e = { 0 };
+	int64_t boot = 0;
 	bool has_start = false;
 
-	if (load_place(r, &has_start, &e)) {
+	if (load_place(r, &has_start, &boot, &e)) {
 		run_fail(r, "node_lost", "the node lost what it knew of the attempt");
 		return;
 	}
+	if (boot && boot != r->s->boot && found != FOUND_ENDED)
+		found = FOUND_LOST;            /* its process cannot live, and its directory may have lost what was not synced */
 	log_event(LOG_INFO, "job.found", "job=%s attempt=%lld how=%s", r->job_id, (long long)r->attempt,
 		  found == FOUND_ALIVE ? "alive" : found == FOUND_ENDED ? "ended" : found == FOUND_LOST ? "lost" : "never_begun");
 	r->pid = pid;

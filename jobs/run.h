@@ -25,7 +25,8 @@ enum run_phase {
 	RUN_REMOVING,                   /* its directory is removed: on the pool */
 };
 
-/* How the last shim of an attempt is found. */
+/* How the last shim of an attempt is found: it lives; it left a record; it began and is gone, or the machine was started anew, and
+ * nothing says that it did not begin; it surely did not. */
 enum run_found { FOUND_ALIVE, FOUND_ENDED, FOUND_LOST, FOUND_NEVER_BEGUN };
 
 struct run {
@@ -64,6 +65,7 @@ struct run {
 struct supervisor {
 	struct supervisor_opts o;
 	char *folder, *shim;            /* o's are these */
+	int64_t boot;                   /* which run of the machine this is */
 	struct run *runs;
 	size_t run_count;
 	struct job_claim claim;
@@ -98,6 +100,7 @@ void run_add_event(struct run *r, enum event_type type, int64_t pos, const char 
 
 /* run_dir.c */
 MUST_CHECK enum errc run_dir_start(struct run *r, struct err *e);       /* pool: directory, spec, shim; sets r->pid */
+int64_t run_dir_boot(void);             /* a number of this run of the machine; 0: unknown */
 enum run_found run_dir_find(struct run *r, pid_t *ret_pid);
 void run_dir_stop(struct run *r);       /* the wish to stop, for the shim to see */
 void run_dir_remove(struct run *r);     /* pool; what is left of its processes too */

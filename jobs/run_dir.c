@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -103,9 +104,13 @@ void run_dir_stop(struct run *r)
 enum errc run_dir_exit(struct run *r, struct buf *text, struct err *e)
 {
 	char path[600];
+	enum errc rc;
 
 	file_in(r, "exit", path);
-	return file_read(path, text, e);
+	rc = file_read(path, text, e);
+	if (!rc && !slice_ends_with(buf_slice(text), SLICE("\n")))      /* not yet, or torn by a power cut */
+		rc = err_set(e, E_NOT_FOUND, "jobs: %s has no record", path);
+	return rc;
 }
 
 /* The start of a process in ticks since boot, 0 when there is none. */
@@ -128,6 +133,18 @@ static int64_t start_of(int64_t pid)
 		if (!slice_next(&rest, ' ', &field))
 			return 0;
 	return slice_to_i64(field, 1, INT64_MAX, &start) ? start : 0;
+}
+
+/* The first 32 bits of boot_id, which is random. */
+int64_t run_dir_boot(void)
+{
+	AUTO_BUF text = BUF_MAX(64);
+	const char *id;
+
+	if (file_read("/proc/sys/kernel/random/boot_id", &text, NULL))
+		return 0;
+	id = buf_cstr(&text);
+	return id ? strtoll(id, NULL, 16) : 0;
 }
 
 static bool is_alive(struct slice pid_text, pid_t *ret_pid)

@@ -114,6 +114,7 @@ static void claim(struct supervisor *s)
 	s->is_claiming = true;
 	s->claim.caps = s->o.caps;
 	s->claim.max_active = s->o.max_active;
+	s->claim.boot = s->boot;
 	s->claim.is_draining = s->o.is_off || atomic_load(s->o.drain) != 0;
 	s->claim.job.loop = s->o.loop;
 	s->claim.job.done.fn = on_claimed;
@@ -352,6 +353,7 @@ enum errc supervisor_new(const struct supervisor_opts *o, struct supervisor **re
 	s->o.folder = s->folder;
 	s->o.shim = s->shim;
 	s->kick_msg.fn = on_kick;
+	s->boot = run_dir_boot();
 	job_claim_init(&s->claim);
 	s->inotify_fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
 	rc = !s->folder || !s->shim ? err_set(e, E_NO_MEMORY, "jobs: no memory") : E_OK;

@@ -160,8 +160,9 @@ enum errc jobs_active(struct store_reader *r, size_t max, struct active_job **re
 
 enum errc attempts_save_tx(struct store_tx *t, const struct attempt_row *a, struct err *e)
 {
-	AUTO_QUERY q = query_open(t->db, "INSERT OR REPLACE INTO attempts (job_key, attempt, journal_bytes, out_lines, err_lines, out_carry, "
-		"err_carry) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)");
+	AUTO_QUERY q = query_open(t->db, "INSERT INTO attempts (job_key, attempt, journal_bytes, out_lines, err_lines, out_carry, err_carry, boot) "
+		"VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (job_key, attempt) DO UPDATE SET journal_bytes = ?3, out_lines = ?4, "
+		"err_lines = ?5, out_carry = ?6, err_carry = ?7");
 
 	query_bind_i64(&q, 1, a->job_key);
 	query_bind_i64(&q, 2, a->attempt);
@@ -170,13 +171,14 @@ enum errc attempts_save_tx(struct store_tx *t, const struct attempt_row *a, stru
 	query_bind_i64(&q, 5, a->err_lines);
 	query_bind_blob(&q, 6, a->out_carry);
 	query_bind_blob(&q, 7, a->err_carry);
+	query_bind_i64(&q, 8, a->boot);
 	return query_run(&q, e);
 }
 
 enum errc attempts_get(struct store_reader *r, int64_t job_key, int64_t attempt, struct attempt_row *ret, struct buf *out_carry,
 		       struct buf *err_carry, struct err *e)
 {
-	AUTO_QUERY q = query_open(&r->db, "SELECT a.journal_bytes, a.out_lines, a.err_lines, a.out_carry, a.err_carry, j.next_sequence "
+	AUTO_QUERY q = query_open(&r->db, "SELECT a.journal_bytes, a.out_lines, a.err_lines, a.out_carry, a.err_carry, j.next_sequence, a.boot "
 		"FROM attempts a JOIN jobs j ON j.key = a.job_key WHERE a.job_key = ?1 AND a.attempt = ?2");
 	struct slice out, err;
 	bool has_row = false;
@@ -198,6 +200,7 @@ enum errc attempts_get(struct store_reader *r, int64_t job_key, int64_t attempt,
 	if (rc)
 		return rc;
 	*ret = (struct attempt_row){ .job_key = job_key, .attempt = attempt, .journal_bytes = query_i64(&q, 0),
-				     .out_lines = query_i64(&q, 1), .err_lines = query_i64(&q, 2), .next_sequence = query_i64(&q, 5) };
+				     .out_lines = query_i64(&q, 1), .err_lines = query_i64(&q, 2), .next_sequence = query_i64(&q, 5),
+				     .boot = query_i64(&q, 6) };
 	return E_OK;
 }

@@ -110,6 +110,7 @@ struct attempt_row {
 	int64_t journal_bytes;          /* of the journal that stand in events; -1: not even its start does */
 	int64_t out_lines, err_lines;
 	struct slice out_carry, err_carry;
+	int64_t boot;                   /* of the machine, when it was claimed; kept when saved again */
 	int64_t next_sequence;          /* read only: of the job, once those events stand */
 };
 MUST_CHECK enum errc attempts_save_tx(struct store_tx *t, const struct attempt_row *a, struct err *e);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 enum taken { TAKEN, TAKEN_NOT, TAKEN_BY_OTHER };
@@ -26,10 +27,12 @@ void fail(struct shim *s, const char *fmt, ...)
 /*
  * "PID STARTTIME\n", the start in ticks since boot: what tells us from a later process with the same number. Whoever
  * makes this file has the attempt: a second shim, or one that the node has given up by making it itself, finds it there.
+ * It is not synced: nobody believes it after a restart of the machine.
  */
 static enum taken take_attempt(struct shim *s)
 {
 	char text[1024], line[64], temp[32], *at;
+	enum taken taken = TAKEN;
 	int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
 	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
 
@@ -42,16 +45,14 @@ static enum taken take_attempt(struct shim *s)
 	n = snprintf(line, sizeof(line), "%d %.*s\n", (int)getpid(), at ? (int)strcspn(at + 1, " ") : 1, at ? at + 1 : "0");
 	snprintf(temp, sizeof(temp), "pid.%d", (int)getpid());
 	fd = openat(s->dir, temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0 || write(fd, line, (size_t)n) != n || fsync(fd) ||
-	    renameat2(s->dir, temp, s->dir, "pid", RENAME_NOREPLACE)) {
-		bool is_taken = errno == EEXIST;
-
-		fail(s, "pid: %s", strerrordesc_np(errno));
-		unlinkat(s->dir, temp, 0);
-		return is_taken ? TAKEN_BY_OTHER : TAKEN_NOT;
+	if (fd < 0 || write(fd, line, (size_t)n) != n || linkat(s->dir, temp, s->dir, "pid", 0)) {
+		taken = errno == EEXIST ? TAKEN_BY_OTHER : TAKEN_NOT;
+		fail(s, "pid: %s", strerror(errno));
 	}
-	close(fd);
-	return TAKEN;
+	unlinkat(s->dir, temp, 0);
+	if (fd >= 0)
+		close(fd);
+	return taken;
 }
 
 static bool start(struct shim *s)
@@ -83,12 +84,12 @@ int main(int argc, char **argv)
 		fputs("usage: mswarm-shim ATTEMPT-DIR\n", stderr);
 		return 2;
 	}
-	close_range(3, ~0u, 0);                /* what the node forgot to close is not the job's either */
+	syscall(SYS_close_range, 3u, ~0u, 0u);             /* what the node forgot to close is not the job's either */
 	s.out = (struct stream){ .fd = -1, .kind = FRAME_OUT };
 	s.err = (struct stream){ .fd = -1, .kind = FRAME_ERR };
 	s.dir = open(argv[1], O_DIRECTORY | O_RDONLY | O_CLOEXEC);
 	if (s.dir < 0) {
-		fprintf(stderr, "mswarm-shim: %s: %s\n", argv[1], strerrordesc_np(errno));
+		fprintf(stderr, "mswarm-shim: %s: %s\n", argv[1], strerror(errno));
 		return 1;
 	}
 	taken = take_attempt(&s);
@@ -105,5 +106,5 @@ int main(int argc, char **argv)
 	bool is_written = s.record >= 0 && record_write(&s);
 
 	cgroup_remove(&s.cgroup);
-	return is_written ? 0 : 1;
+	_exit(is_written ? 0 : 1);             /* nothing is left to flush */
 }

@@ -1,6 +1,7 @@
 /*
  * The exit record: one line of JSON, in a file whose room was taken at the start, so that a disk that is full by then
- * cannot hide how the job ended. Renamed into place after its bytes and the journal's are on disk.
+ * cannot hide how the job ended. The file is empty until then; a record whose line has no end is none. Written after the
+ * journal is on disk.
  */
 #include "jobs/shim/shim.h"
 
@@ -8,7 +9,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,10 +16,10 @@
 
 bool record_prepare(struct shim *s)
 {
-	s->record = openat(s->dir, "exit.tmp", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (s->record >= 0 && posix_fallocate(s->record, 0, RECORD_ROOM) == 0)
+	s->record = openat(s->dir, "exit", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (s->record >= 0 && (fallocate(s->record, FALLOC_FL_KEEP_SIZE, 0, RECORD_ROOM) == 0 || errno == EOPNOTSUPP))
 		return true;
-	fail(s, "exit record: %s", strerrordesc_np(errno ? errno : ENOSPC));
+	fail(s, "exit record: %s", strerror(errno));
 	return false;
 }
 
@@ -64,7 +64,5 @@ bool record_write(struct shim *s)
 		     (long long)cgroup_peak(&s->cgroup), cgroup_had_oom(&s->cgroup) ? "true" : "false", cgroup_name(&s->cgroup),
 		     (unsigned long long)s->out.seen, (unsigned long long)s->err.seen, (unsigned long long)s->lost,
 		     (unsigned long long)s->journal.size, error);
-	if (n <= 0 || pwrite(s->record, text, (size_t)n, 0) != n || ftruncate(s->record, n) || fsync(s->record))
-		return false;
-	return renameat(s->dir, "exit.tmp", s->dir, "exit") == 0 && fsync(s->dir) == 0;
+	return n > 0 && pwrite(s->record, text, (size_t)n, 0) == n && fdatasync(s->record) == 0;
 }

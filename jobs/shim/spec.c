@@ -87,7 +87,7 @@ bool spec_read(struct shim *s)
 
 	s->spec.grace_ms = 5000;
 	if (fd < 0 || fstat(fd, &st)) {
-		fail(s, "spec: %s", strerrordesc_np(errno));
+		fail(s, "spec: %s", strerror(errno));
 		return false;
 	}
 	if (st.st_size <= 0 || st.st_size > SPEC_BYTES_MAX) {

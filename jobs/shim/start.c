@@ -1,6 +1,6 @@
 /*
- * The job's process: its own process group, its cgroup, its two pipes, nothing else of ours. What fails before exec comes
- * back through a pipe that exec closes.
+ * The job's process: its own process group, its cgroup, its two pipes, nothing else of ours. Until exec it has our memory
+ * (vfork: no page is copied), so what fails there is written where we read it.
  */
 #include "jobs/shim/shim.h"
 
@@ -13,16 +13,14 @@
 #include <unistd.h>
 
 struct failure {
-	int error;
-	char step[16];
+	int error;                      /* 0: none */
+	const char *step;
 };
 
-static void report(int to, const char *step)
+static void report(volatile struct failure *f, const char *step)
 {
-	struct failure f = { .error = errno };
-
-	memcpy(f.step, step, strlen(step) + 1);
-	(void)!write(to, &f, sizeof(f));
+	f->error = errno ? errno : ESRCH;
+	f->step = step;
 	_exit(127);
 }
 
@@ -37,8 +35,8 @@ static void reset_signals(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* In the child. */
-static void become(const struct shim *s, int out, int err, int failed, pid_t parent)
+/* In the child: system calls, and nothing of ours is changed but *failed. */
+static void become(const struct shim *s, int out, int err, volatile struct failure *failed, pid_t parent)
 {
 	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 
@@ -56,45 +54,29 @@ static void become(const struct shim *s, int out, int err, int failed, pid_t par
 	report(failed, "exec");
 }
 
-/* True: exec went well. */
-static bool hear(struct shim *s, int from)
-{
-	struct failure f;
-	ssize_t n;
-
-	do {
-		n = read(from, &f, sizeof(f));
-	} while (n < 0 && errno == EINTR);
-	if (n != sizeof(f))
-		return true;
-	fail(s, "%s: %s: %s", f.step, strcmp(f.step, "cwd") == 0 ? s->spec.cwd : s->spec.argv[0], strerrordesc_np(f.error));
-	return false;
-}
-
 bool start_job(struct shim *s)
 {
-	int out[2], err[2], failed[2];
+	volatile struct failure failed = { 0 };
+	int out[2], err[2];
 	pid_t self = getpid();
 
-	if (pipe2(out, O_CLOEXEC) || pipe2(err, O_CLOEXEC) || pipe2(failed, O_CLOEXEC)) {
-		fail(s, "pipes: %s", strerrordesc_np(errno));
+	if (pipe2(out, O_CLOEXEC) || pipe2(err, O_CLOEXEC)) {
+		fail(s, "pipes: %s", strerror(errno));
 		return false;
 	}
 	s->started_ms = wall_ms();
-	s->child = fork();
+	s->child = vfork();
 	if (s->child == 0)
-		become(s, out[1], err[1], failed[1], self);
+		become(s, out[1], err[1], &failed, self);
+	if (s->child < 0)
+		fail(s, "fork: %s", strerror(errno));
+	else if (failed.error)
+		fail(s, "%s: %s: %s", failed.step, strcmp(failed.step, "cwd") == 0 ? s->spec.cwd : s->spec.argv[0], strerror(failed.error));
 	close(out[1]);
 	close(err[1]);
-	close(failed[1]);
 	s->out.fd = out[0];
 	s->err.fd = err[0];
-	if (s->child < 0)
-		fail(s, "fork: %s", strerrordesc_np(errno));
-	bool is_started = s->child > 0 && hear(s, failed[0]);
-
-	close(failed[0]);
 	fcntl(out[0], F_SETFL, O_NONBLOCK);
 	fcntl(err[0], F_SETFL, O_NONBLOCK);
-	return is_started;
+	return s->child > 0 && !failed.error;
 }

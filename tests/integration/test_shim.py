@@ -90,7 +90,7 @@ def test_output_and_end(attempt):
     assert a.output(OUT) == b"out\n" and a.output(ERR) == b"err\n" and (r["out_bytes"], r["err_bytes"], r["lost_bytes"]) == (4, 4, 0)
     assert before - 1 <= r["started_ms"] <= r["ended_ms"] <= time.time() * 1000 + 1
     assert r["journal_bytes"] == (a.dir / "journal").stat().st_size
-    assert not (a.dir / "exit.tmp").exists()
+    assert sorted(f.name for f in a.dir.iterdir()) == ["exit", "journal", "pid", "spec"]
 
 
 def test_signal_is_no_exit_code(attempt):
@@ -242,7 +242,7 @@ def test_full_disk_makes_the_job_wait_and_loses_nothing(tmp_path):
         filler.write_bytes(b"x" * 150000)
         a.start()
         wait_until(lambda: (a.dir / "journal").exists() and (a.dir / "journal").stat().st_size > 20000, slow(5), "some output")
-        assert a.process.poll() is None and not (a.dir / "exit").exists()
+        assert a.process.poll() is None and (a.dir / "exit").stat().st_size == 0
         filler.unlink()
         r = a.wait()
         assert r["lost_bytes"] == 0 and a.output(OUT) == b"x" * 150000 + b"end\n"
