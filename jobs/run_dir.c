@@ -47,24 +47,26 @@ static enum errc write_spec(struct run *r, struct err *e)
 	return E_OK;
 }
 
-/* The shim belongs to nobody but itself: it makes its own session, and its output goes nowhere. */
+/* The shim belongs to nobody but itself: it makes its own session, and its output goes nowhere. The job inherits its signals. */
 static enum errc start_shim(struct run *r, struct err *e)
 {
 	const char *argv[] = { "mswarm-shim", r->dir, NULL };
 	char *const env[] = { "PATH=/usr/bin:/bin", NULL };
 	posix_spawn_file_actions_t files;
 	posix_spawnattr_t attr;
-	sigset_t none;
+	sigset_t none, all;
 	int rc;
 
 	sigemptyset(&none);
+	sigfillset(&all);
 	posix_spawn_file_actions_init(&files);
 	posix_spawnattr_init(&attr);
 	posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDWR, 0);
 	posix_spawn_file_actions_adddup2(&files, 0, 1);
 	posix_spawn_file_actions_adddup2(&files, 0, 2);
 	posix_spawnattr_setsigmask(&attr, &none);
-	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK);
+	posix_spawnattr_setsigdefault(&attr, &all);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
 	rc = posix_spawn(&r->pid, r->s->o.shim, &files, &attr, (char *const *)argv, env);
 	posix_spawn_file_actions_destroy(&files);
 	posix_spawnattr_destroy(&attr);

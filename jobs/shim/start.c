@@ -24,25 +24,16 @@ static void report(volatile struct failure *f, const char *step)
 	_exit(127);
 }
 
-static void reset_signals(void)
-{
-	struct sigaction by_default = { .sa_handler = SIG_DFL };
-	sigset_t none;
-
-	for (int n = 1; n < NSIG; n++)
-		sigaction(n, &by_default, NULL);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-}
-
 /* In the child: system calls, and nothing of ours is changed but *failed. */
 static void become(const struct shim *s, int out, int err, volatile struct failure *failed, pid_t parent)
 {
 	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	sigset_t none;
 
+	sigemptyset(&none);
 	setpgid(0, 0);
 	cgroup_enter(&s->cgroup);
-	reset_signals();
+	sigprocmask(SIG_SETMASK, &none, NULL);         /* what is done on them was set to the default for us */
 	/* The tree must not outlive who answers for it; an early death is seen by comparing. */
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != parent)
 		report(failed, "parent");
