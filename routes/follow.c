@@ -246,7 +246,7 @@ static enum errc begin_at(struct req *q, struct show_place *ret, struct err *e)
 {
 	struct slice id = slice_trim(req_header(q, "last-event-id")), major;
 	struct show s = { 0 };
-	enum errc rc = generic_page(q, &s, e);
+	enum errc rc = generic_page(q, &s.max, &s.at, e);
 
 	if (rc)
 		return rc;

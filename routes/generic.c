@@ -84,19 +84,19 @@ enum errc generic_find(struct req *q, struct job_row *ret_row, struct err *e)
 
 /* ---- why it waits ---- */
 
-struct show_held generic_held(struct loop_ctx *ctx, const struct job_row *row)
+struct show_held generic_held(const struct svc *svc, struct store_reader *reader, const struct job_row *row)
 {
 	struct active_job *v = NULL;
 	struct show_held held = { 0 };
-	int64_t max = ctx->svc->cfg->generic_job_max_concurrency;
+	int64_t max = svc->cfg->generic_job_max_concurrency;
 	size_t n = 0;
 	struct err ignored;
 
 	if (row->state != JOB_QUEUED)
 		return held;
-	if (atomic_load(&ctx->svc->state.drain) != DRAIN_OFF)
+	if (atomic_load(&svc->state.drain) != DRAIN_OFF)
 		return (struct show_held){ "node_draining", "Node is draining; queued jobs start when draining ends.", 0 };
-	if (jobs_active(ctx->reader, (size_t)max, &v, &n, &ignored))
+	if (jobs_active(reader, (size_t)max, &v, &n, &ignored))
 		return held;
 	if ((int64_t)n >= max)
 		held = (struct show_held){ "node_at_capacity", "Node is at generic job concurrency limit.", 1000 };
@@ -123,7 +123,7 @@ struct slice query_value(struct slice query, const char *name, bool *ret_has)
 	return value;
 }
 
-enum errc generic_page(struct req *q, struct show *s, struct err *e)
+enum errc generic_page(struct req *q, size_t *ret_max, struct show_place *ret_after, struct err *e)
 {
 	bool has_limit, has_after;
 	struct slice limit = query_value(q->query, "limit", &has_limit), after = query_value(q->query, "after", &has_after), major;
@@ -131,10 +131,10 @@ enum errc generic_page(struct req *q, struct show *s, struct err *e)
 
 	if (has_limit && !slice_to_i64(limit, 1, SHOW_ROWS, &n))
 		return err_set(e, E_INVALID_VALUE, "limit: a number from 1 to %d", SHOW_ROWS);
-	if (has_after && (!slice_next(&after, '.', &major) || !slice_to_i64(major, 0, INT64_MAX, &s->at.major) || !after.p ||
-			  !slice_to_i64(after, 0, INT64_MAX, &s->at.minor)))
+	if (has_after && (!slice_next(&after, '.', &major) || !slice_to_i64(major, 0, INT64_MAX, &ret_after->major) || !after.p ||
+			  !slice_to_i64(after, 0, INT64_MAX, &ret_after->minor)))
 		return err_set(e, E_INVALID_VALUE, "after: the id of an entry, two numbers and a dot between them");
-	s->max = (size_t)n;
+	*ret_max = (size_t)n;
 	return E_OK;
 }
 
@@ -156,18 +156,19 @@ static void show_cut(struct jw *w, const char *flag, const struct show *s)
 		jw_bool(w, flag, true);
 }
 
-enum errc generic_snapshot(struct req *q, struct reply *rep, int status, const struct job_row *row, struct err *e)
+enum errc generic_snapshot(struct long_read *r, struct err *e)
 {
-	struct show base = { .reader = q->ctx->reader, .node_id = q->ctx->svc->node_id, .row = row, .max = SHOW_ROWS };
+	const struct job_row *row = &r->row;
+	struct show base = { .reader = r->reader, .node_id = r->svc->node_id, .row = row, .max = SHOW_ROWS };
 	struct show events = base, logs = base, audit = base;
-	struct show_held held = generic_held(q->ctx, row);
+	struct show_held held = generic_held(r->svc, r->reader, row);
 	struct jw w;
-	enum errc rc = begin_body(rep, row, e);
+	enum errc rc = begin_body(&r->reply, row, e);
 
 	if (rc)
 		return rc;
-	w = JW(&rep->body);
-	rep->status = status;
+	w = JW(&r->reply.body);
+	r->reply.status = r->status;
 	jw_obj(&w, NULL);
 	show_job(&w, "job", &base, &held);
 	rc = show_events(&w, "events", &events, e);
@@ -181,6 +182,21 @@ enum errc generic_snapshot(struct req *q, struct reply *rep, int status, const s
 	show_cut(&w, "audit_truncated", &audit);
 	jw_end(&w);
 	return rc ? rc : jw_done(&w, e);
+}
+
+void generic_reply_snapshot(struct req *q, int status, struct job_row *take_row)
+{
+	struct long_read *r = NULL;
+	struct err e = { 0 };
+
+	if (long_read_new(q, generic_snapshot, &r, &e)) {
+		reply_fail(q, &e);
+		return;
+	}
+	r->status = status;
+	r->row = *take_row;
+	*take_row = (struct job_row){ 0 };
+	long_read_go_on(r);
 }
 
 enum errc generic_snapshot_new(struct req *q, struct reply *rep, const struct job_create *c, struct err *e)

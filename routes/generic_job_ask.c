@@ -14,7 +14,6 @@ static void on_asked(struct loop_msg *m)
 {
 	struct store_job *job = CONTAINER_OF(m, struct store_job, done);
 	struct work *c = CONTAINER_OF(CONTAINER_OF(job, struct job_ask, job), struct work, ask);
-	struct err e = { 0 };
 
 	if (!job->rc && c->ask.is_stop_wanted)
 		supervisor_cancel(c->ctx->svc->supervisor);
@@ -24,10 +23,8 @@ static void on_asked(struct loop_msg *m)
 		subs_publish(c->ctx->svc->subs, c->ask.found.key);
 	if (c->q && job->rc)
 		reply_fail(c->q, &job->e);
-	else if (c->q && generic_snapshot(c->q, &c->q->reply, 202, &c->ask.found, &e))
-		reply_fail(c->q, &e);
 	else if (c->q)
-		reply_done(c->q);
+		generic_reply_snapshot(c->q, 202, &c->ask.found);
 	job_ask_done(&c->ask);
 	mem_free(c);
 }

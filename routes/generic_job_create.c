@@ -7,13 +7,15 @@ static void on_created(struct generic_work *c)
 	struct err e = { 0 };
 	enum errc rc = E_OK;
 
-	if (q)
-		rc = c->create.is_reused ? generic_snapshot(q, &q->reply, 200, &c->create.found, &e)
-					 : generic_snapshot_new(q, &q->reply, &c->create, &e);
-	if (rc)
-		reply_fail(q, &e);
-	else if (q)
-		reply_done(q);
+	if (q && c->create.is_reused) {
+		generic_reply_snapshot(q, 200, &c->create.found);
+	} else if (q) {
+		rc = generic_snapshot_new(q, &q->reply, &c->create, &e);
+		if (rc)
+			reply_fail(q, &e);
+		else
+			reply_done(q);
+	}
 	generic_work_free(c);
 }
 

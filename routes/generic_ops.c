@@ -79,16 +79,16 @@ static void add_up(struct sums *s)
 	}
 }
 
-static enum errc queue_json(struct jw *w, struct req *q, const struct sums *s, struct err *e)
+static enum errc queue_json(struct jw *w, struct long_read *r, const struct sums *s, struct err *e)
 {
-	struct rows l = { .w = w, .node_id = q->ctx->svc->node_id, .max = (size_t)query_number(q->query, "limit", NULL, SHOW_ROWS, SHOW_ROWS) };
+	struct rows l = { .w = w, .node_id = r->svc->node_id, .max = r->max };
 	size_t n = 0;
 	enum errc rc = E_OK;
 
 	jw_obj(w, "queue");
 	jw_arr(w, "jobs");
 	if (l.max)
-		rc = jobs_walk_newest(q->ctx->reader, INT64_MAX, INT64_MAX, l.max + 1, on_row, &l, &n, e);
+		rc = jobs_walk_newest(r->reader, INT64_MAX, INT64_MAX, l.max + 1, on_row, &l, &n, e);
 	jw_end(w);
 	if (l.is_more || (!l.max && s->held))
 		jw_bool(w, "jobs_truncated", true);
@@ -149,29 +149,28 @@ static void usage_json(struct jw *w, const struct sums *s)
 	jw_end(w);
 }
 
-static enum errc audit_json(struct jw *w, struct req *q, const struct sums *s, struct err *e)
+static enum errc audit_json(struct jw *w, struct long_read *r, const struct sums *s, struct err *e)
 {
-	int64_t limit = query_number(q->query, "audit_limit", "auditLimit", AUDIT_LIMIT, AUDIT_LIMIT_MAX);
-	int64_t offset = query_number(q->query, "audit_offset", "auditOffset", 0, AUDIT_OFFSET_MAX);
 	enum errc rc;
 
 	jw_obj(w, "audit");
 	jw_i64(w, "total", s->t[TOTAL_AUDIT]);
-	jw_i64(w, "offset", offset);
-	jw_i64(w, "limit", limit);
+	jw_i64(w, "offset", (int64_t)r->audit_offset);
+	jw_i64(w, "limit", (int64_t)r->audit_max);
 	jw_arr(w, "events");
-	rc = show_audit_newest(w, q->ctx->reader, q->ctx->svc->node_id, (size_t)offset, (size_t)limit, e);
+	rc = show_audit_newest(w, r->reader, r->svc->node_id, r->audit_offset, r->audit_max, e);
 	jw_end(w);
 	jw_end(w);
 	return rc;
 }
 
-static enum errc ops_json(struct req *q, struct reply *rep, struct err *e)
+static enum errc ops_json(struct long_read *r, struct err *e)
 {
-	struct svc *svc = q->ctx->svc;
+	struct reply *rep = &r->reply;
+	struct svc *svc = r->svc;
 	struct sums s = { 0 };
 	struct jw w;
-	enum errc rc = job_totals_get(q->ctx->reader, s.t, e);
+	enum errc rc = job_totals_get(r->reader, s.t, e);
 
 	if (rc)
 		return rc;
@@ -184,11 +183,11 @@ static enum errc ops_json(struct req *q, struct reply *rep, struct err *e)
 	show_time(&w, "generated_at", clock_wall_ms());
 	node_json(&w, svc);
 	capabilities_json(&w, "capabilities", svc);
-	rc = queue_json(&w, q, &s, e);
+	rc = queue_json(&w, r, &s, e);
 	quota_json(&w, svc->cfg, &s);
 	usage_json(&w, &s);
 	if (!rc)
-		rc = audit_json(&w, q, &s, e);
+		rc = audit_json(&w, r, &s, e);
 	jw_end(&w);
 	return rc ? rc : jw_done(&w, e);
 }
@@ -196,10 +195,19 @@ static enum errc ops_json(struct req *q, struct reply *rep, struct err *e)
 enum errc route_generic_ops(struct req *q, struct reply *rep, struct err *e)
 {
 	struct token_claims claims = { 0 };
+	struct long_read *r = NULL;
 	enum errc rc = generic_gate(q, TOKEN_OPS, &claims, e);
 
+	(void)rep;
 	if (!rc && !slice_eq(slice_str(claims.node_id), slice_str(q->ctx->svc->node_id)))
 		rc = err_set(e, E_BAD_REQUEST, "generic job ops token does not match this node");
 	token_claims_done(&claims);
-	return rc ? rc : ops_json(q, rep, e);
+	if (!rc)
+		rc = long_read_new(q, ops_json, &r, e);
+	if (rc)
+		return rc;
+	r->max = (size_t)query_number(q->query, "limit", NULL, SHOW_ROWS, SHOW_ROWS);
+	r->audit_max = (size_t)query_number(q->query, "audit_limit", "auditLimit", AUDIT_LIMIT, AUDIT_LIMIT_MAX);
+	r->audit_offset = (size_t)query_number(q->query, "audit_offset", "auditOffset", 0, AUDIT_OFFSET_MAX);
+	return long_read_reply(r, e);
 }

@@ -69,6 +69,8 @@ struct svc {
 	struct admission *admission;
 	struct auth *auth;
 	struct pool *pool;
+	struct pool *reads;                /* one thread for long answers (long_read.h), with a connection of its own: */
+	struct store_reader *reads_reader;
 	struct supervisor *supervisor;
 	struct subs *subs;
 	const struct capabilities *capabilities;

@@ -170,11 +170,13 @@ void app_free(struct app *a)
 	control_stop(a->control);
 	for (unsigned i = 0; i < a->loop_count; i++)
 		free_loop(&a->loops[i]);
+	pool_free(a->svc.reads);
 	pool_free(a->svc.pool);
 	inventory_free(a->svc.inventory);
 	httpc_free(a->super_client);
 	admission_free(a->svc.admission);
 	auth_free(a->svc.auth);
+	store_reader_close(a->svc.reads_reader);
 	store_reader_close(a->super_reader);
 	store_close(a->svc.store);
 	/* The store's last letters went to loops that do not run any more: their senders are freed with these two. */

@@ -194,7 +194,9 @@ static enum errc open_work(struct app *a, struct err *e)
 	};
 	enum errc rc = admission_new(&o, &a->svc.admission, e);
 
-	return rc ? rc : pool_new(POOL_THREADS, POOL_QUEUE, &a->svc.pool, e);
+	if (!rc)
+		rc = pool_new(POOL_THREADS, POOL_QUEUE, &a->svc.pool, e);
+	return rc ? rc : pool_new(1, POOL_QUEUE, &a->svc.reads, e);
 }
 
 /* The shim is installed beside the program. */
@@ -228,6 +230,8 @@ static enum errc open_jobs(struct app *a, struct err *e)
 	AUTO_FREE char *folder = file_join(cfg->state_dir, "jobs");
 	AUTO_FREE char *shim = shim_path();
 
+	if (!rc)
+		rc = store_reader_open(a->svc.store, &a->svc.reads_reader, e);
 	if (rc)
 		return rc;
 	if (!folder || !shim)

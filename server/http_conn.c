@@ -246,9 +246,10 @@ void http_look_at_ended(struct http *h)
 
 	for (struct http_conn *c = h->ended_first; c; c = next) {
 		bool is_idle = !c->req || c->req->phase == PHASE_TARGET;
+		bool is_taking = c->req && c->req->phase == PHASE_BODY && c->req->q.body_ops && !c->req->is_suspended;
 
 		next = c->next_ended;
-		if (c->req && c->req->is_watched)
+		if ((c->req && c->req->is_watched) || (is_taking && is_read_up(c->fd)))
 			http_client_gone(c->req);
 		else if (is_idle && is_read_up(c->fd))
 			http_shut(c);

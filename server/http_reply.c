@@ -37,6 +37,8 @@ void http_client_gone(struct http_req *hr)
 
 void http_watch_client(struct http_req *hr)
 {
+	if (hr->phase == PHASE_BODY && hr->q.body_ops)
+		return;                        /* what it has sent is taken first: http_look_at_ended() */
 	hr->is_watched = true;
 	if (hr->conn->has_end)
 		hr->conn->h->is_due = true;    /* http_look_at_ended() */

@@ -214,9 +214,11 @@ static enum MHD_Result begin(struct http_req *hr, const char *method, const char
 	buf_init(&hr->direct_rest, HTTP_DIRECT_BLOCK + 64);
 	hr->phase = PHASE_BODY;
 	http_set_limit(hr->conn, hr->conn->h->ctx->svc->cfg->http_body_ms);
+	bool is_fine = !check_head(hr, version, &e);
+
 	if (has_body(hr))
 		http_watch_client(hr);
-	if (!check_head(hr, version, &e)) {
+	if (is_fine) {
 		buf_init(&hr->body, hr->q.max_body);
 		return MHD_YES;
 	}
@@ -309,6 +311,8 @@ static enum MHD_Result feed_taker(struct http_req *hr, const char *p, size_t *si
 	}
 	hr->taken += taken;
 	*size = n - taken;
+	if (hr->conn->has_end)
+		hr->conn->h->is_due = true;    /* was that all? http_look_at_ended() */
 	if (*size) {
 		http_set_limit(hr->conn, 0);
 		http_suspend(hr);

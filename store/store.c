@@ -207,3 +207,20 @@ void store_reader_close(struct store_reader *r)
 	db_close(&r->db);
 	mem_free(r);
 }
+
+enum errc store_reader_hold(struct store_reader *r, struct err *e)
+{
+	AUTO_QUERY q = query_open(&r->db, "BEGIN");
+
+	return query_run(&q, e);
+}
+
+void store_reader_release(struct store_reader *r)
+{
+	if (sqlite3_get_autocommit(r->db.h))
+		return;
+	AUTO_QUERY q = query_open(&r->db, "COMMIT");
+	struct err ignored;
+
+	(void)!query_run(&q, &ignored);        /* nothing was written: it cannot fail in a way that matters */
+}

@@ -63,5 +63,8 @@ int64_t store_stuck_ms(const struct store *s);
 
 MUST_CHECK enum errc store_reader_open(struct store *s, struct store_reader **ret, struct err *e);
 void store_reader_close(struct store_reader *r);
+/* All reads until the release see one moment of the store. Short: the log cannot be emptied meanwhile. */
+MUST_CHECK enum errc store_reader_hold(struct store_reader *r, struct err *e);
+void store_reader_release(struct store_reader *r);      /* also when nothing is held */
 
 #endif

@@ -241,7 +241,6 @@ def test_create_checks_what_the_token_says(plane):
         status, body = plane.call("POST", JOBS, plane.token("j"), {**right, "job": {**echo(), member: "x"}})
         assert (status, body["message"]) == (400, f"{text} does not match invocation token")
     assert plane.call("POST", JOBS, plane.token("j"), "[]")[0] in (400, 415)
-    assert SCHEMA == "2026-06-14"
 
 
 def test_drain_keeps_what_is_created(plane):
@@ -309,10 +308,10 @@ def test_bad_bodies(plane):
     assert status == 415
     status, _, data = plane.node.request("POST", JOBS, None, {"authorization": f"Bearer {token}"})
     assert (status, json.loads(data)["message"]) == (400, "generic job node_id does not match invocation token")
-    for number in ("1", "99999999999999999999", "-1", "x"):
-        for name in ("limit", "after"):
-            status = plane.node.request("GET", f"{JOBS}/nobody/events?{name}={number}", headers={"authorization": f"Bearer {plane.token('nobody')}"})[0]
-            assert status == 404, "the job is looked for first"
+    for wish, want in (("limit=1", 404), ("after=1.2", 404), ("limit=1001", 400), ("limit=0", 400), ("limit=-1", 400), ("limit=x", 400), ("after=1", 400),
+                       ("after=99999999999999999999.1", 400), ("after=-1.0", 400)):
+        status, _, data = plane.node.request("GET", f"{JOBS}/nobody/events?{wish}", headers={"authorization": f"Bearer {plane.token('nobody')}"})
+        assert status == want and (want == 404 or wish.split("=")[0] in json.loads(data)["message"]), (wish, data)
 
 
 @pytest.mark.parametrize("tenant", ["x" * 5000, "a:b", "\u00fc"])
