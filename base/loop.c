@@ -20,8 +20,8 @@
 
 #define EVENTS_A_TURN	64           /* 64 relayed chunks are about 1 ms of work */
 #define EVENTS_A_LOOK	8            /* events between two looks at the clock */
-#define LETTERS_A_ROUND	64
-#define TURN_BUDGET_US	2000
+#define LETTERS_A_ROUND	16
+#define TURN_BUDGET_US	1000
 #define STALL_US	5000         /* design.md 7: no request holds a loop longer */
 #define WATCHES_MAX	(1u << 20)
 #define MAIL_EVENT	UINT64_C(0)  /* no watch has this id */
