@@ -410,9 +410,8 @@ void run_attach(struct run *r, enum run_found found, pid_t pid)
 		run_step(r);
 		return;
 	}
-	r->is_never_begun = true;
 	if (r->is_stop_wanted)
 		run_fail(r, "cancelled", "generic job cancelled");
 	else
-		run_fail(r, "node_lost", "the node ended before the job began");
+		run_again(r);
 }

@@ -40,7 +40,7 @@ struct run {
 	char dir[512];
 	pid_t pid;                      /* of the shim */
 	bool is_child;                  /* ours to reap */
-	bool is_stop_wanted, is_lost, is_never_begun;
+	bool is_stop_wanted, is_lost;
 	bool is_on_pool, is_recording;
 	int pid_fd;
 	loop_watch_id pid_watch;
@@ -96,6 +96,7 @@ void run_on_pool(struct run *r, void (*work)(struct pool_job *), void (*done)(st
 /* run_end.c */
 void run_finish(struct run *r);         /* the shim has ended and all that it wrote is read */
 void run_fail(struct run *r, const char *code, const char *message);
+void run_again(struct run *r);
 void run_add_event(struct run *r, enum event_type type, int64_t pos, const char *message, struct slice data);
 
 /* run_dir.c */

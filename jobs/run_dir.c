@@ -26,11 +26,18 @@ static void file_in(const struct run *r, const char *name, char out[600])
 	snprintf(out, 600, "%s/%s", r->dir, name);
 }
 
-static enum errc make_dir(const char *path, struct err *e)
+static bool has_dir(const char *path)
 {
-	if (mkdir(path, 0700) && errno != EEXIST)
-		return err_set_os(e, E_IO, errno, "jobs: a directory for the attempt");
-	return E_OK;
+	return mkdir(path, 0700) == 0 || errno == EEXIST;
+}
+
+/* Twice: the attempt before this one may just be removing the directory that it was in. */
+static enum errc make_dirs(const char *of_job, const char *of_attempt, struct err *e)
+{
+	for (int i = 0; i < 2; i++)
+		if (has_dir(of_job) && has_dir(of_attempt))
+			return E_OK;
+	return err_set_os(e, errno == ENOSPC ? E_READ_ONLY : E_IO, errno, "jobs: a directory for the attempt");
 }
 
 /* ---- begin ---- */
@@ -80,9 +87,7 @@ enum errc run_dir_start(struct run *r, struct err *e)
 
 	if (!of_job)
 		return err_set(e, E_NO_MEMORY, "no memory");
-	rc = make_dir(of_job, e);
-	if (!rc)
-		rc = make_dir(r->dir, e);
+	rc = make_dirs(of_job, r->dir, e);
 	if (!rc)
 		rc = write_spec(r, e);
 	return rc ? rc : start_shim(r, e);

@@ -123,8 +123,18 @@ void run_fail(struct run *r, const char *code, const char *message)
 	wall_member(&w, "finished_at", clock_wall_ms());
 	jw_end(&w);
 	r->record.end.is_retryable = is_timeout || (r->is_lost && r->runner && r->runner->is_idempotent);
-	r->record.end.is_lost = r->is_never_begun;
 	end_with(r, is_cancel ? JOB_CANCELLED : JOB_FAILED, &result, &w);
+}
+
+/* It surely did not begin: back into the queue, and nothing is said of it. */
+void run_again(struct run *r)
+{
+	r->phase = RUN_ENDING;
+	r->record.has_end = true;
+	r->record.end.to = JOB_CANCELLED;      /* if it was asked to end meanwhile */
+	r->record.end.is_lost = true;
+	if (!r->is_recording)
+		run_submit(r);
 }
 
 static void succeed(struct run *r, const struct run_exit *x, const struct run_result *got)

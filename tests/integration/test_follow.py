@@ -7,45 +7,13 @@ import time
 
 import pytest
 from conftest import slow
-from jobs import JOBS, echo
+from jobs import JOBS, Follower, echo
 from node import wait_until
 
 
 @pytest.fixture
 def plane(make_plane):
     return make_plane(2)
-
-
-class Follower:
-    """One stream; entries are (id, event, data)."""
-
-    def __init__(self, plane, job_id, what="events", last=None, query=""):
-        self.connection = http.client.HTTPConnection(plane.node.host, plane.node.port, timeout=slow(20))
-        head = {"authorization": f"Bearer {plane.token(job_id)}", **({"last-event-id": last} if last else {})}
-        self.connection.request("GET", f"{JOBS}/{job_id}/{what}?follow=1{query}", headers=head)
-        self.answer = self.connection.getresponse()
-        assert self.answer.status == 200, self.answer.read()
-        assert self.answer.getheader("content-type") == "text/event-stream; charset=utf-8"
-
-    def __iter__(self):
-        entry = {}
-        while True:
-            line = self.answer.readline().decode()
-            if not line:
-                return
-            line = line.rstrip("\n")
-            if line.startswith(":"):
-                continue
-            if line:
-                name, value = line.split(": ", 1)
-                entry[name] = value
-                continue
-            if entry:
-                yield entry.get("id"), entry["event"], json.loads(entry["data"])
-            entry = {}
-
-    def close(self):
-        self.connection.close()
 
 
 def test_a_job_is_followed_to_its_end(plane):

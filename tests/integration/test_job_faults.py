@@ -11,27 +11,15 @@ import time
 
 import pytest
 from conftest import fill, slow
-from jobs import ENDED, ENV, JOBS, Jobs, echo
-from node import Node, is_sanitized, wait_until
+from jobs import ENDED, ENV, JOBS, Jobs, echo, marked
+from node import Node, wait_until
 
-KILLS = 60 if os.environ.get("MSWARM_FULL") else 5 if is_sanitized() else 12
+KILLS = 5                               # tests/fault/kill does this at length; here it is done under sanitizers
 
 
 def start(concurrency=4, env_more=None, **kw):
     return Node(env={**ENV, **(env_more or {})}, args=["--generic-job-max-concurrency", str(concurrency), "--no-mcoda", "--no-ollama", "--no-discovery"], **kw).start(
         limit=slow(20))
-
-
-def marked(word):
-    """Living processes that have this word in their environment."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            if word.encode() in pathlib.Path(f"/proc/{pid}/environ").read_bytes():
-                found.append(int(pid))
-        except OSError:
-            pass
-    return found
 
 
 class Client(threading.Thread):

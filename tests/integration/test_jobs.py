@@ -5,7 +5,7 @@ import urllib.parse
 import pytest
 from conftest import slow
 from jobs import BASE, JOBS, NODE, OPS, SECRET, echo, mint
-from node import Node, is_sanitized, wait_until
+from node import is_sanitized, wait_until
 
 
 @pytest.fixture
