@@ -319,6 +319,8 @@ static enum errc plan_limits(struct run *r, struct err *e)
 		rc = run_plan_add_i64(&r->plan, "limit_ms", limit_ms(r), e);
 	if (!rc)
 		rc = run_plan_add_i64(&r->plan, "grace_ms", r->s->o.grace_ms, e);
+	if (!rc && r->s->o.nofile > 0)
+		rc = run_plan_add_i64(&r->plan, "nofile", r->s->o.nofile, e);
 	return rc ? rc : run_plan_add_i64(&r->plan, "stream_max", stdout_max ? stdout_max : JOB_STREAM_MAX, e);
 }
 

@@ -3,7 +3,7 @@
  * the whole way is real: a shell prints the message as one line of JSON, which is read back into the event.
  * Source: jobs-and-capabilities.md 1.4.
  */
-#include "jobs/runner.h"
+#include "jobs/journal.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -84,6 +84,8 @@ static enum errc plan(const struct json *job, struct run_plan *p, struct err *e)
 	snprintf(delay, sizeof(delay), "%lld.%03lld", (long long)(a.delay_ms / 1000), (long long)(a.delay_ms % 1000));
 	jw_slice(&w, NULL, a.message);
 	rc = jw_done(&w, e);
+	if (!rc && quoted.n >= LINE_MAX_BYTES)         /* as one line of output, and one argument of a program */
+		rc = err_set(e, E_BAD_REQUEST, "args.message: %zu bytes as JSON, at most %u", quoted.n, LINE_MAX_BYTES - 1);
 	const struct slice argv[] = { SLICE("/bin/sh"), SLICE("-c"), slice_of(script, sizeof(script) - 1), SLICE("sh"), buf_slice(&quoted),
 				      slice_str(repeat), slice_str(delay), a.is_failing ? SLICE("fail") : SLICE("") };
 

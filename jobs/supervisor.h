@@ -34,6 +34,7 @@ struct supervisor_opts {
 	int64_t max_active;
 	int64_t timeout_ms;             /* longest run of a job */
 	int64_t grace_ms;               /* between TERM and KILL */
+	int64_t nofile;                 /* open files of a job at first: what the node itself was given; 0: as the node has now */
 };
 
 MUST_CHECK enum errc supervisor_new(const struct supervisor_opts *o, struct supervisor **ret, struct err *e);

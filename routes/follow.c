@@ -30,6 +30,7 @@ struct follow {
 	char *job_id;
 	struct {                        /* the attempt that runs; 0: none is read */
 		int64_t attempt, sequence;
+		bool is_fresh;          /* what is stored before its place may not all be told yet */
 		char dir[512];
 		struct json *request;
 		struct journal journal;
@@ -134,6 +135,7 @@ static void live_begin(struct follow *f, int64_t attempt)
 	    json_parse(slice_str(row.request), JSON_LIMITS_DEFAULT, &f->live.request, &ignored))
 		return;
 	f->live.attempt = attempt;
+	f->live.is_fresh = true;
 	f->live.events = EVENTS_EMPTY;
 	journal_init(&f->live.journal, f->live.request, runner_find(slice_trim_js(json_slice(json_get(f->live.request, "job_type")))), NULL);
 	supervisor_attempt_dir(f->ctx->svc->supervisor, f->sub.job_key, attempt, f->live.dir);
@@ -147,7 +149,7 @@ static bool live_read(struct follow *f)
 	struct err e = { 0 };
 	bool any = false, is_new;
 
-	if (!f->live.attempt || f->sink.is_full || f->sink.is_ended)
+	if (!f->live.attempt || f->live.is_fresh || f->sink.is_full || f->sink.is_ended)
 		return false;
 	events_clear(&f->live.events);
 	is_new = journal_read(&f->live.journal, f->live.dir, JOURNAL_A_TURN, &f->live.events);
@@ -195,7 +197,10 @@ static void pump(struct follow *f)
 		loop_timer_set(f->ctx->loop, &f->more, loop_now_ms(f->ctx->loop));
 	else if (job_is_ended(row.state))
 		end(f, &row);
-	else if (row.state == JOB_RUNNING && f->live.attempt != row.attempt) {
+	else if (f->live.attempt && f->live.is_fresh) {        /* all before its place was told by this walk, which came later */
+		f->live.is_fresh = false;
+		loop_timer_set(f->ctx->loop, &f->more, loop_now_ms(f->ctx->loop));
+	} else if (row.state == JOB_RUNNING && f->live.attempt != row.attempt) {
 		live_end(f);
 		live_begin(f, row.attempt);
 		if (f->live.attempt)

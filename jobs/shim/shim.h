@@ -38,6 +38,7 @@ struct spec {                            /* borrowed from the mapped file */
 	int64_t grace_ms;                /* between TERM and KILL */
 	uint64_t stream_max;             /* bytes of each stream that are kept; 0: all */
 	uint64_t memory_max;             /* bytes, where a cgroup can hold it; 0: no limit */
+	uint64_t nofile;                 /* open files, the soft limit; 0: as we have it */
 };
 
 enum cgroup_kind { CGROUP_NONE, CGROUP_V1, CGROUP_V2 };

@@ -24,6 +24,17 @@ static void report(volatile struct failure *f, const char *step)
 	_exit(127);
 }
 
+/* The node raised its own; a program that closes all that it might have would take long with that. */
+static void limit_files(uint64_t soft)
+{
+	struct rlimit l;
+
+	if (!soft || getrlimit(RLIMIT_NOFILE, &l))
+		return;
+	l.rlim_cur = soft < l.rlim_max ? soft : l.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &l);
+}
+
 /* In the child: system calls, and nothing of ours is changed but *failed. */
 static void become(const struct shim *s, int out, int err, volatile struct failure *failed, pid_t parent)
 {
@@ -32,6 +43,7 @@ static void become(const struct shim *s, int out, int err, volatile struct failu
 
 	sigemptyset(&none);
 	setpgid(0, 0);
+	limit_files(s->spec.nofile);
 	cgroup_enter(&s->cgroup);
 	sigprocmask(SIG_SETMASK, &none, NULL);         /* what is done on them was set to the default for us */
 	/* The tree must not outlive who answers for it; an early death is seen by comparing. */

@@ -6,6 +6,7 @@ MSWARM_FULL=1 the large sizes.
 import json
 import os
 import pathlib
+import shutil
 import ssl
 import subprocess
 import sys
@@ -31,6 +32,22 @@ def pytest_runtest_makereport(item):
     outcome = yield
     if outcome.get_result().failed:
         item.has_failed = True
+
+
+@pytest.fixture(scope="session")
+def preload(tmp_path_factory):
+    """preload("fail_sync"): a library of tests/support for LD_PRELOAD."""
+    if os.environ.get("MSWARM_SANITIZED"):
+        pytest.skip("a sanitizer's own library must come first")
+    folder = tmp_path_factory.mktemp("preload")
+
+    def build(name):
+        out = folder / f"{name}.so"
+        if not out.exists():
+            subprocess.run([shutil.which("gcc") or shutil.which("clang"), "-shared", "-fPIC", "-D_GNU_SOURCE", "-o", out, TESTS / "support" / f"{name}.c"],
+                           check=True, timeout=60)
+        return str(out)
+    return build
 
 
 def config_for(*upstreams, **members):

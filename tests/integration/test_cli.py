@@ -7,7 +7,6 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -191,20 +190,9 @@ def test_grace_ends_what_runs():
             assert status == 503 and json.loads(body)["error"]["message"]
 
 
-@pytest.fixture(scope="module")
-def fail_sync(tmp_path_factory):
-    """The preloaded library that makes syncs fail."""
-    compiler = shutil.which("gcc") or shutil.which("clang")
-    if is_sanitized():
-        pytest.skip("a sanitizer's own library must come first")
-    out = tmp_path_factory.mktemp("preload") / "fail_sync.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-D_GNU_SOURCE", "-o", out, SUPPORT / "fail_sync.c"], check=True, timeout=60)
-    return out
-
-
-def test_broken_store_ends_with_1_and_acknowledged_keys_are_there(idle, fail_sync):
+def test_broken_store_ends_with_1_and_acknowledged_keys_are_there(idle, preload):
     trigger = idle.home / "fail"
-    env = {"LD_PRELOAD": str(fail_sync), "FAIL_SYNC_WHEN": str(trigger)}
+    env = {"LD_PRELOAD": preload("fail_sync"), "FAIL_SYNC_WHEN": str(trigger)}
     idle.start(env=env)
     key = json.loads(idle.cli("keys", "add", "before").stdout)["key"]
     trigger.touch()
@@ -218,13 +206,13 @@ def test_broken_store_ends_with_1_and_acknowledged_keys_are_there(idle, fail_syn
     idle.stop()
 
 
-def test_broken_store_lets_a_running_chat_finish(fail_sync):
+def test_broken_store_lets_a_running_chat_finish(preload):
     with socket.create_server(("127.0.0.1", 0)) as listener, concurrent.futures.ThreadPoolExecutor(1) as pool:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
         n = Node(config={"upstreams": [{"name": "slow", "base_url": url, "models": ["m"]}]})
         trigger = n.home / "fail"
         try:
-            n.start(env={"LD_PRELOAD": str(fail_sync), "FAIL_SYNC_WHEN": str(trigger)})
+            n.start(env={"LD_PRELOAD": preload("fail_sync"), "FAIL_SYNC_WHEN": str(trigger)})
             client = pool.submit(n.request, "POST", "/v1/chat/completions", {**CHAT, "model": "m"}, None, 60)
             with slow_runner(listener) as connection:
                 trigger.touch()

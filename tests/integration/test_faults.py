@@ -1,18 +1,13 @@
 """The world fails: a full disk under the store, a name server that never answers."""
 import json
 import os
-import shutil
-import subprocess
 import time
 
-import pytest
 from conftest import config_for, fill, is_listed, slow, stop
-from node import Node, is_sanitized, wait_until
-from pathlib import Path
+from node import Node, wait_until
 from upstream import answer
 from wire import CHAT, chat_body
 
-SUPPORT = Path(__file__).resolve().parents[1] / "support"
 
 
 def test_full_disk_refuses_writes_and_serves_the_rest(upstream, small_disk):
@@ -49,20 +44,10 @@ def test_full_disk_refuses_writes_and_serves_the_rest(upstream, small_disk):
         node.close()
 
 
-@pytest.fixture(scope="module")
-def hang_lookup(tmp_path_factory):
-    if is_sanitized():
-        pytest.skip("a sanitizer's own library must come first")
-    out = tmp_path_factory.mktemp("preload") / "hang_lookup.so"
-    compiler = shutil.which("gcc") or shutil.which("clang")
-    subprocess.run([compiler, "-shared", "-fPIC", "-D_GNU_SOURCE", "-o", out, SUPPORT / "hang_lookup.c"], check=True, timeout=60)
-    return out
-
-
-def test_a_name_server_that_hangs_holds_nobody_else(make_node, upstream, hang_lookup):
+def test_a_name_server_that_hangs_holds_nobody_else(make_node, upstream, preload):
     upstream.default = answer("x")
     lost = {"name": "lost", "base_url": "http://hang.example:8000/v1", "models": ["gone"]}
-    node = make_node(upstream, lost, env={"LD_PRELOAD": str(hang_lookup)}, llm_connect_ms=500, probe_timeout_ms=500)
+    node = make_node(upstream, lost, env={"LD_PRELOAD": preload("hang_lookup")}, llm_connect_ms=500, probe_timeout_ms=500)
     for _ in range(10):
         started = time.monotonic()
         assert node.request("POST", CHAT, chat_body(), limit=slow(5))[0] == 200
@@ -74,4 +59,4 @@ def test_a_name_server_that_hangs_holds_nobody_else(make_node, upstream, hang_lo
     started = time.monotonic()
     stop(node)
     assert time.monotonic() - started < slow(5), "a look-up in flight must not hold the stop"
-    node.start(env={"LD_PRELOAD": str(hang_lookup)})
+    node.start(env={"LD_PRELOAD": preload("hang_lookup")})

@@ -6,12 +6,14 @@ import random
 import shutil
 import signal
 import sqlite3
+import struct
 import threading
 import time
+import zlib
 
 import pytest
 from conftest import fill, slow
-from jobs import ENDED, ENV, JOBS, Jobs, echo, marked
+from jobs import ENDED, ENV, JOBS, Follower, Jobs, echo, marked
 from node import Node, wait_until
 
 KILLS = 5                               # tests/fault/kill does this at length; here it is done under sanitizers
@@ -220,3 +222,90 @@ def test_a_full_disk_refuses_creates_and_loses_nothing(small_disk):
         raise
     finally:
         node.close()
+
+
+def test_a_failed_sync_loses_nothing_that_was_acknowledged(preload):
+    """The store trusts its disk no more: no create is acknowledged from there on, the node ends, the next start has all the others."""
+    node = Node(env=ENV, args=["--no-mcoda", "--no-ollama", "--no-discovery"])
+    trigger = node.home / "fail"
+    plane = Jobs(node.start(env={"LD_PRELOAD": preload("fail_sync"), "FAIL_SYNC_WHEN": str(trigger)}))
+    try:
+        acknowledged = [plane.queue(echo(f"n{i}", repeat=3, delay_ms=200)) for i in range(5)]
+        wait_until(lambda: plane.get(acknowledged[0])["logs"], 10, "a line")
+        trigger.touch()
+        try:
+            status, body, refused = plane.create(echo(), "refused")
+            assert (status, body["code"]) in ((500, "outcome_unknown"), (503, "store_read_only")), body
+        except (OSError, http.client.HTTPException):
+            refused = None              # it was faster at ending
+        assert node.wait(limit=30) == 1
+        assert "store.broken" in node.log()
+        trigger.unlink()
+        node.start()
+        for job_id in acknowledged:
+            s = plane.ended(job_id, 30)
+            assert s["job"]["state"] == "succeeded" and len(s["logs"]) == 3
+        if refused:                     # not acknowledged: once or not at all
+            assert plane.call("GET", f"{JOBS}/{refused}", plane.token(refused))[0] in (200, 404)
+        wait_until(lambda: not marked(str(node.state_dir / "jobs")), 10, "every process to be gone")
+        node.stop()
+    except BaseException:
+        node.show()
+        raise
+    finally:
+        node.close()
+
+
+def test_a_clock_that_jumps(preload):
+    """A day ahead and two back: jobs run, end and keep their order; limits of time do not hear of it."""
+    node = Node(env=ENV, args=["--no-mcoda", "--no-ollama", "--no-discovery", "--generic-job-max-concurrency", "1"])
+    clock = node.home / "clock"
+    clock.write_text("0")
+    plane = Jobs(node.start(env={"LD_PRELOAD": preload("clock_jump"), "CLOCK_JUMP_BY": str(clock)}))
+    token = plane.token
+    plane.token = lambda *a, **kw: token(*a, **{"ttl": 400000, **kw})
+    try:
+        long = plane.queue({**echo("x", repeat=10, delay_ms=200), "limits": {"timeout_sec": 60}})
+        made = []
+        for by in (86400, -86400, 0):
+            clock.write_text(str(by))
+            made += [plane.queue(echo(str(by))) for _ in range(3)]
+        s = plane.ended(long, 30)
+        assert s["job"]["state"] == "succeeded" and [log["message"] for log in s["logs"]] == ["x"] * 10, "nothing timed out"
+        for job_id in made:
+            s = plane.ended(job_id, 30)
+            assert s["job"]["state"] == "succeeded" and [e["sequence"] for e in s["events"]] == list(range(len(s["events"])))
+        with sqlite3.connect(node.state_dir / "node.db") as db:
+            assert [row[0] for row in db.execute("SELECT job_id FROM jobs ORDER BY key")] == [long, *made], "keys grow, whatever the clock says"
+        node.kill()
+        clock.write_text("-86400")
+        node.start(env={"LD_PRELOAD": preload("clock_jump"), "CLOCK_JUMP_BY": str(clock)})
+        assert plane.ended(plane.queue(echo()), 30)["job"]["state"] == "succeeded"
+        node.stop()
+    except BaseException:
+        node.show()
+        raise
+    finally:
+        node.close()
+
+
+def frame(text, stream=1):
+    """As the shim writes it: crc, length, time, stream, bytes."""
+    body = struct.pack("<IqBxxx", len(text), int(time.time() * 1000), stream) + text
+    return struct.pack("<I", zlib.crc32(body)) + body
+
+
+def test_half_a_character_and_bytes_that_are_none(plane):
+    """Output is bytes: what is cut by a frame is put together, what is no UTF-8 is shown as such, and JSON stays JSON."""
+    job_id = plane.queue(echo("x", delay_ms=3000, repeat=1))
+    journal = wait_until(lambda: next(iter((plane.node.state_dir / "jobs").glob("*/*/journal")), None), slow(10), "the journal")
+    euro = "\u20ac".encode()
+    with open(journal, "ab", buffering=0) as f:
+        for part in (b"whole " + euro[:1], euro[1:] + b"\n", b"half " + euro[:2] + b"\n", b"\xff\xfe\x00\x01\n", b"\xed\xa0\x80\n", b"cut " + euro[:2]):
+            f.write(frame(part, 2))
+    s = plane.ended(job_id, slow(20))
+    got = [log["message"] for log in s["logs"] if log["stream"] == "stderr"]
+    assert got[0] == "whole \u20ac" and got[1].startswith("half \ufffd") and got[3].startswith("\ufffd") and got[4].startswith("cut \ufffd"), got
+    assert "\x01" in got[2] and "\x00" not in got[2], got
+    heard = [d["message"] for _, event, d in Follower(plane, job_id, "logs") if event == "stderr"]
+    assert heard == got

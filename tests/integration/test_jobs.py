@@ -1,10 +1,12 @@
 """The durable job plane over HTTP: T1 to T17 of direct-api.md 5.5, states, audit, fairness, retries."""
 import json
+import pathlib
+import resource
 import urllib.parse
 
 import pytest
 from conftest import slow
-from jobs import BASE, JOBS, NODE, OPS, SECRET, echo, mint
+from jobs import BASE, JOBS, NODE, OPS, SECRET, echo, marked, mint
 from node import is_sanitized, wait_until
 
 
@@ -318,6 +320,24 @@ def test_bad_bodies(plane):
 def test_odd_tenants(plane, tenant):
     s = plane.ended(plane.queue(echo(tenant=tenant)), slow(20))
     assert s["job"]["state"] == "succeeded" and s["job"]["tenant_id"] == tenant
+
+
+def test_a_message_as_long_as_a_line_and_one_more(plane):
+    s = plane.ended(plane.queue(echo("m" * 65533, repeat=2)), slow(20))
+    assert s["job"]["state"] == "succeeded" and [log["message"] for log in s["logs"]] == ["m" * 65533] * 2
+    s = plane.ended(plane.queue(echo("m" * 65534)), slow(20))
+    assert s["job"]["state"] == "failed" and s["job"]["result"]["error"]["code"] == "validation_failed"
+    assert s["job"]["result"]["error"]["message"] == "args.message: 65536 bytes as JSON, at most 65535"
+
+
+def test_a_job_has_as_many_files_as_the_node_was_given(plane):
+    job_id = plane.queue(echo(delay_ms=30000))
+    pid = wait_until(lambda: next((p for p in marked(str(plane.node.state_dir / "jobs")) if b"mswarm-shim" not in pathlib.Path(f"/proc/{p}/cmdline").read_bytes()),
+                                  None), slow(10), "its process")
+    limits = pathlib.Path(f"/proc/{pid}/limits").read_text()
+    soft = next(line for line in limits.splitlines() if line.startswith("Max open files")).split()[3]
+    assert soft == str(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    plane.ask(job_id, "cancel")
 
 
 def test_large_request(make_plane):

@@ -268,3 +268,29 @@ def test_memory_limit_is_told_apart(attempt):
     assert r["signal"] == signal.SIGKILL and r["peak_memory_bytes"] > 40 << 20
     if r["is_oom"] is False:
         pytest.skip("this kernel does not tell who was killed for memory")
+
+
+def test_files_as_the_node_was_given_them(attempt):
+    a = attempt("sh", "-c", "ulimit -Sn; ulimit -Hn", nofile=77)
+    assert a.run()["code"] == 0
+    soft, hard = a.output(OUT).split()
+    assert soft == b"77" and (hard == b"unlimited" or int(hard) > 77)
+
+
+def test_a_gigabyte_of_output(attempt):
+    """Kept up to the cap, said once, the job not held up; the shim no larger for it."""
+    a = attempt("sh", "-c", "head -c 1073741824 /dev/zero | tr '\\0' x; echo end >&2", stream_max=50 << 20)
+    a.start()
+    most = 0
+    while a.process.poll() is None:
+        try:
+            with open(f"/proc/{a.process.pid}/smaps_rollup", encoding="ascii") as f:
+                most = max(most, sum(int(line.split()[1]) for line in f if line.startswith("Private_")))
+        except OSError:
+            pass
+    r = a.wait(60)
+    assert (r["reason"], r["code"], r["out_bytes"], r["lost_bytes"]) == ("exited", 0, 1 << 30, 0)
+    assert sum(len(data) for kind, _, data in a.frames() if kind == OUT) == 50 << 20
+    assert a.output(NOTE) == b"log_truncated stdout 52428800" and a.output(ERR) == b"end\n"
+    if not os.environ.get("MSWARM_SANITIZED"):
+        assert 0 < most < 300, f"{most} KB"
