@@ -88,16 +88,6 @@ void job_resources_json(struct jw *w, const struct json *job)
 	jw_end(w);
 }
 
-const char *job_sandbox(const struct json *job)
-{
-	bool is_contained = slice_eq(trimmed(json_get(json_get(job, "policy"), "trust_mode")), SLICE("tenant-owned")) ||
-			    slice_eq(trimmed(json_get(job, "job_type")), SLICE("cuda.run"));
-
-	if (!is_contained)
-		return "owner-local-process";
-	return json_count(json_get(json_get(job, "resources"), "gpu")) ? "container-nvidia" : "container-cpu";
-}
-
 /* ---- can this node do it ---- */
 
 /* Dotted numbers, parts that are missing are 0, what is no digit is skipped. */

@@ -32,7 +32,5 @@ size_t job_check(const struct json *job, struct jw *w);
 /* Why this node cannot run it (3.5), or false. */
 struct capabilities;
 bool job_lacks(const struct json *job, const struct capabilities *caps, char *ret_message, size_t cap);
-/* The sandbox's name (4.9). */
-const char *job_sandbox(const struct json *job);
 
 #endif

@@ -270,7 +270,7 @@ static void add_started(struct run *r)
 
 	snprintf(message, sizeof(message), "Running %.200s", r->runner->job_type);
 	(void)!buf_addf(&data, NULL, "{\"runner\":\"%s\",\"sandbox_profile\":\"%s\",\"timeout_ms\":%lld}", r->runner->name,
-			job_sandbox(r->request), (long long)limit_ms(r));
+			r->runner->sandbox, (long long)limit_ms(r));
 	run_add_event(r, EVENT_STARTED, 0, message, buf_slice(&data));
 	note_place(r);
 }

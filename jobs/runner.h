@@ -43,6 +43,7 @@ struct run_result {
 
 struct runner_ops {
 	const char *job_type, *name, *doc;
+	const char *sandbox;            /* what it really runs in (4.9), whatever was asked for */
 	bool is_idempotent;             /* may run again after it was lost */
 	/* argv, env and cwd. E_BAD_REQUEST: what the arguments lack, as validation_failed. */
 	enum errc (*plan)(const struct json *job, struct run_plan *p, struct err *e);

@@ -141,6 +141,6 @@ static enum errc judge(const struct json *job, const struct run_exit *x, struct 
 }
 
 const struct runner_ops runner_echo = {
-	.job_type = "tenant.test-echo", .name = "test.echo", .doc = "Says its message as often as asked",
+	.job_type = "tenant.test-echo", .name = "test.echo", .doc = "Says its message as often as asked", .sandbox = "owner-local-process",
 	.is_idempotent = true, .plan = plan, .line = line, .judge = judge,
 };

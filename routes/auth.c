@@ -272,11 +272,18 @@ static bool note_forwarding(void *ctx, struct slice name, struct slice value)
 	return !*is_forwarded;
 }
 
+bool auth_is_forwarded(const struct req *q)
+{
+	bool is_forwarded = false;
+
+	req_each_header(q, note_forwarding, &is_forwarded);
+	return is_forwarded;
+}
+
 enum errc auth_check(struct auth *a, struct req *q, int64_t *ret_retry_s, struct err *e)
 {
 	struct slice key = token_from_header(req_header(q, "authorization"));
 	bool is_open = a->is_local && !auth_is_keyed(a);
-	bool is_forwarded = false;
 	int64_t per_minute = 0;
 
 	*ret_retry_s = 0;
@@ -295,8 +302,7 @@ enum errc auth_check(struct auth *a, struct req *q, int64_t *ret_retry_s, struct
 	}
 	if (!is_open)
 		return err_set(e, E_UNAUTHORIZED, "an API key is needed: Authorization: Bearer <key> (\"mswarm keys add\" makes one)");
-	req_each_header(q, note_forwarding, &is_forwarded);
-	if (is_forwarded)
+	if (auth_is_forwarded(q))
 		return err_set(e, E_FORWARDED_DENIED, "requests that come through a proxy or tunnel need an API key (\"mswarm keys add\" makes one)");
 	return E_OK;
 }

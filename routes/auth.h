@@ -27,6 +27,8 @@ bool auth_is_keyed(struct auth *a);
  * E_FORWARDED_DENIED, E_RATE_LIMITED (requests per minute of the key; *ret_retry_s says when).
  */
 MUST_CHECK enum errc auth_check(struct auth *a, struct req *q, int64_t *ret_retry_s, struct err *e);
+/* It came through a proxy or tunnel: any of Forwarded, X-Forwarded-*, Via, X-Real-IP, CF-*. */
+bool auth_is_forwarded(const struct req *q);
 bool auth_limits_models(struct auth *a, const char *key_id);                     /* the key has a list of models */
 bool auth_allows_model(struct auth *a, const char *key_id, struct slice model);  /* true for keyless requests */
 int64_t auth_max_concurrent(struct auth *a, const char *key_id);                 /* 0: no limit */

@@ -2,6 +2,7 @@
 #include "routes/generic.h"
 
 #include "base/clock.h"
+#include "routes/auth.h"
 #include "routes/guard.h"
 
 #define BODY_ROOM 4096
@@ -43,7 +44,7 @@ enum errc generic_gate(struct req *q, enum token_kind kind, struct token_claims 
 
 	if (!svc->cfg->is_generic_jobs_on)
 		return err_set(e, E_FEATURE_DISABLED, "Generic node jobs are disabled on this node");
-	if (!is_owner_local(svc->cfg))
+	if (!is_owner_local(svc->cfg) || auth_is_forwarded(q) || !guard_is_local_host(req_peer_address(q)))
 		return err_set(e, E_OWNER_LOCAL, "%s", t->local);
 	if (!svc->signing_secret.n)
 		return err_set(e, E_MISSING_CONFIG, "%s", t->secret);

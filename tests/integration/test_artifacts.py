@@ -308,6 +308,7 @@ def test_an_upload_is_an_input(plane):
     work = wait_until(lambda: work_of(plane), slow(20), "its directory")
     wait_until(lambda: plane.state(job_id) == "running", slow(20), "it runs")
     assert (work / "inputs/deep/er/scene.blend").read_bytes() == b"scene"
+    assert {p.stat().st_mode & 0o77 for p in [work, *work.rglob("*")]} == {0}, "nobody else's"
     assert (work / "inputs/in1").read_bytes() == b"other" == (work / "inputs/in2").read_bytes()
     assert plane.ended(job_id, slow(20))["job"]["state"] == "succeeded"
     wait_until(lambda: work_of(plane) is None, slow(10), "it is removed")

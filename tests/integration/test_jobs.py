@@ -51,6 +51,12 @@ def test_an_echo_from_create_to_end(plane):
     assert SECRET not in json.dumps(s) and "eyJ" not in json.dumps(s)
 
 
+def test_the_sandbox_is_the_one_that_there_is(plane):
+    job = echo()
+    job["policy"] = {"trust_mode": "tenant-owned"}
+    assert plane.ended(plane.queue(job), slow(20))["events"][0]["data"]["sandbox_profile"] == "owner-local-process"
+
+
 def test_reads_ignore_the_request_id(plane):
     job_id = plane.queue(echo())
     plane.ended(job_id, slow(20))
@@ -232,6 +238,13 @@ def test_gates(make_plane, plane):
     off = make_plane(env={"MSWARM_SELF_HOSTED_GENERIC_JOBS_ENABLED": "false"})
     assert off.call("POST", JOBS, "x", {}) == (404, {"error": "not_found", "code": "feature_disabled",
                                                     "message": "Generic node jobs are disabled on this node"})
+
+
+@pytest.mark.parametrize("name", ["Forwarded", "X-Forwarded-For", "Via", "CF-Connecting-IP"])
+def test_who_comes_through_a_proxy_is_not_the_owner(plane, name):
+    head = {"authorization": f"Bearer {mint('ops', nonce='n')}", name: "1.2.3.4"}
+    status, _, data = plane.node.request("GET", OPS, headers=head)
+    assert (status, json.loads(data)["code"]) == (403, "owner_local_required")
 
 
 def test_create_checks_what_the_token_says(plane):

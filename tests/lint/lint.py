@@ -94,7 +94,7 @@ def check_globals():
 
 
 def check_tests():
-    for path in list((SRC / "tests").rglob("*.py")) + list((SRC / "tests").rglob("*.sh")):
+    for path in [*(SRC / "tests").rglob("*.py"), *(SRC / "tests").rglob("*.sh"), SRC / "tests/fault/kill"]:
         if path.name == "lint.py":
             continue
         for number, line in enumerate(path.read_text().splitlines(), 1):
@@ -112,11 +112,21 @@ def check_pages():
             offend("routes/routes.def", 0, f"{pattern} has no page in tests/curl")
 
 
+def check_weaknesses():
+    """The tests that tests/weaknesses.md names are there."""
+    texts = {p.name: p.read_text() for p in (SRC / "tests").glob("*/test_*.*")}
+    for number, line in enumerate((SRC / "tests/weaknesses.md").read_text().splitlines(), 1):
+        for file, test in re.findall(r"`(test_\w+\.\w+)::(test_\w+)`", line):
+            if not re.search(r"\b" + test + r"\(", texts.get(file, "")):
+                offend("tests/weaknesses.md", number, f"there is no {file}::{test}")
+
+
 for folder in ARROWS:
     for path in sorted((SRC / folder).glob("**/*.[ch]")):
         check_source(path)
 check_globals()
 check_tests()
 check_pages()
+check_weaknesses()
 print("\n".join(offences) or "lint: clean")
 sys.exit(1 if offences else 0)

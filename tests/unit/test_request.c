@@ -221,29 +221,11 @@ static void test_lacks(void **state)
 	}
 }
 
-static void test_sandbox(void **state)
-{
-	static const struct { const char *job, *want; } rows[] = {
-		{ "{}", "owner-local-process" },
-		{ "{\"policy\":{\"trust_mode\":\"owner-local\"},\"resources\":{\"gpu\":{\"count\":1}}}", "owner-local-process" },
-		{ "{\"policy\":{\"trust_mode\":\"tenant-owned\"}}", "container-cpu" },
-		{ "{\"policy\":{\"trust_mode\":\"tenant-owned\"},\"resources\":{\"gpu\":{\"count\":1}}}", "container-nvidia" },
-		{ "{\"job_type\":\"cuda.run\"}", "container-cpu" },
-	};
-
-	(void)state;
-	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		AUTO_JSON job = parse(rows[i].job);
-
-		assert_string_equal(job_sandbox(job), rows[i].want);
-	}
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_issues), cmocka_unit_test(test_paths), cmocka_unit_test(test_value), cmocka_unit_test(test_facts),
-		cmocka_unit_test(test_lacks), cmocka_unit_test(test_sandbox),
+		cmocka_unit_test(test_lacks),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

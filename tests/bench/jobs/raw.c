@@ -6,6 +6,9 @@
  *   raw spawn FOLDER JOBS      one after the other: a shell that prints a line is started, waited for, and two files are written
  *                              and synced                                                  ->  {"done", "seconds"}
  *
+ *   raw pause SECONDS          a thread that only counts: the longest time that it stood still, less its wait for a processor; a loop's
+ *                              turn cannot be shorter at its worst                          ->  {"longest_us"}
+ *
  * DB is a database that a node has made: schema and indexes are the node's.
  */
 #include <fcntl.h>
@@ -103,6 +106,37 @@ static void commit(const char *path, int jobs, int batch)
 	printf("{\"done\":%d,\"seconds\":%.6f}\n", jobs, now_s() - begun);
 }
 
+/* ---- pause ---- */
+
+static int64_t run_delay_us(int fd)
+{
+	char text[100];
+	ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
+	char *second;
+
+	text[n > 0 ? n : 0] = '\0';
+	second = strchr(text, ' ');
+	return second ? strtoll(second, NULL, 10) / 1000 : 0;
+}
+
+static void pause_of_machine(double seconds)
+{
+	int fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+	double end = now_s() + seconds;
+	int64_t longest = 0;
+
+	while (now_s() < end) {
+		int64_t delay = run_delay_us(fd), own;
+		double begun = now_s();
+
+		for (volatile int i = 0; i < 20000; i++)
+			;
+		own = (int64_t)((now_s() - begun) * 1e6) - (run_delay_us(fd) - delay);
+		longest = own > longest ? own : longest;
+	}
+	printf("{\"longest_us\":%lld}\n", (long long)longest);
+}
+
 /* ---- spawn ---- */
 
 extern char **environ;
@@ -142,6 +176,8 @@ int main(int argc, char **argv)
 		commit(argv[2], atoi(argv[3]), atoi(argv[4]));
 	else if (argc == 4 && strcmp(argv[1], "spawn") == 0)
 		spawn(argv[2], atoi(argv[3]));
+	else if (argc == 3 && strcmp(argv[1], "pause") == 0)
+		pause_of_machine(strtod(argv[2], NULL));
 	else
 		return 2;
 	return 0;
