@@ -96,7 +96,6 @@ static enum errc end(struct store_tx *t, struct job_record *r, struct job_row *j
 {
 	struct job_end *x = &r->end;
 	bool is_again = !j->is_cancel_asked && (x->is_lost || (x->is_retryable && j->retry_count < j->max_retries));
-	int64_t gpu = 0;
 	AUTO_BUF details = BUF_MAX(256);
 	enum errc rc = job_move(j, is_again ? JOB_RETRYING : x->to, now_ms, e);
 
@@ -112,15 +111,12 @@ static enum errc end(struct store_tx *t, struct job_record *r, struct job_row *j
 		return rc;
 	j->artifact_count = x->artifact_count;
 	j->artifact_bytes = x->artifact_bytes;
-	rc = job_totals_add_tx(t, TOTAL_ARTIFACTS, x->artifact_count, e);
-	if (!rc)
-		rc = job_totals_add_tx(t, TOTAL_ARTIFACT_BYTES, x->artifact_bytes, e);
+	job_totals_add_tx(t, TOTAL_ARTIFACTS, x->artifact_count);
+	job_totals_add_tx(t, TOTAL_ARTIFACT_BYTES, x->artifact_bytes);
 	if (is_again)
 		j->finished_wall_ms = now_ms;
-	gpu = gpu_ms(j);
-	if (!rc)
-		rc = job_totals_add_tx(t, TOTAL_GPU_MS, gpu, e);
-	if (!rc && is_again) {
+	job_totals_add_tx(t, TOTAL_GPU_MS, gpu_ms(j));
+	if (is_again) {
 		j->retry_count += !x->is_lost;
 		rc = job_move(j, JOB_QUEUED, now_ms, e);
 	}

@@ -263,11 +263,10 @@ enum errc spaces_drop_tx(struct store_tx *t, int64_t space_key, struct err *e)
 
 /* ---- artifacts ---- */
 
-static enum errc count(struct store_tx *t, int64_t files, int64_t bytes, struct err *e)
+static void count(struct store_tx *t, int64_t files, int64_t bytes)
 {
-	enum errc rc = job_totals_add_tx(t, TOTAL_HELD_FILES, files, e);
-
-	return rc ? rc : job_totals_add_tx(t, TOTAL_HELD_FILE_BYTES, bytes, e);
+	job_totals_add_tx(t, TOTAL_HELD_FILES, files);
+	job_totals_add_tx(t, TOTAL_HELD_FILE_BYTES, bytes);
 }
 
 enum errc artifacts_insert_tx(struct store_tx *t, const struct artifact_row *a, struct err *e)
@@ -291,7 +290,9 @@ enum errc artifacts_insert_tx(struct store_tx *t, const struct artifact_row *a, 
 	rc = query_run(&q, e);
 	if (rc && (t->db->last_rc & 0xff) == SQLITE_CONSTRAINT)
 		return err_set(e, E_CONFLICT, "artifact_upload_target_exists");
-	return rc ? rc : count(t, 1, a->size_bytes, e);
+	if (!rc)
+		count(t, 1, a->size_bytes);
+	return rc;
 }
 
 enum errc artifacts_grow_tx(struct store_tx *t, const struct artifact_row *a, struct err *e)
@@ -314,7 +315,9 @@ enum errc artifacts_grow_tx(struct store_tx *t, const struct artifact_row *a, st
 	query_bind_text(&q, 3, slice_str(a->id));
 	query_bind_text(&q, 4, slice_str(a->sha256));
 	rc = query_run(&q, e);
-	return rc ? rc : count(t, 0, a->size_bytes - before, e);
+	if (!rc)
+		count(t, 0, a->size_bytes - before);
+	return rc;
 }
 
 enum errc artifacts_drop_tx(struct store_tx *t, const struct artifact_row *a, struct err *e)
@@ -324,7 +327,9 @@ enum errc artifacts_drop_tx(struct store_tx *t, const struct artifact_row *a, st
 
 	query_bind_i64(&q, 1, a->key);
 	rc = query_run(&q, e);
-	return rc ? rc : count(t, -1, -a->size_bytes, e);
+	if (!rc)
+		count(t, -1, -a->size_bytes);
+	return rc;
 }
 
 static enum errc drop_some(struct store_tx *t, struct query *q, int64_t key, struct artifact_keys *out, bool *ret_any, struct err *e)
@@ -341,7 +346,9 @@ static enum errc drop_some(struct store_tx *t, struct query *q, int64_t key, str
 		files++;
 	}
 	*ret_any = files > 0;
-	return rc ? rc : count(t, -files, -bytes, e);
+	if (!rc)
+		count(t, -files, -bytes);
+	return rc;
 }
 
 enum errc artifacts_drop_outputs_tx(struct store_tx *t, int64_t job_key, struct artifact_keys *out, bool *ret_any, struct err *e)

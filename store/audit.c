@@ -29,9 +29,11 @@ enum errc audit_add_tx(struct store_tx *t, struct audit_row *a, struct err *e)
 	if (a->details.n)
 		query_bind_text(&q, 6, a->details);
 	rc = query_run(&q, e);
-	if (!rc)
-		a->seq = sqlite3_last_insert_rowid(t->db->h);
-	return rc ? rc : job_totals_add_tx(t, TOTAL_AUDIT, a->action == AUDIT_EVENT ? a->events : 1, e);
+	if (rc)
+		return rc;
+	a->seq = sqlite3_last_insert_rowid(t->db->h);
+	job_totals_add_tx(t, TOTAL_AUDIT, a->action == AUDIT_EVENT ? a->events : 1);
+	return E_OK;
 }
 
 static enum errc walk(struct query *q, enum errc (*fn)(void *ctx, const struct audit_row *a, struct err *e), void *ctx, size_t *ret_n,

@@ -58,11 +58,10 @@ enum errc job_events_add_tx(struct store_tx *t, int64_t job_key, const struct ev
 		err += v[i].type == EVENT_STDERR ? (int64_t)v[i].message.n : 0;
 		rc = add_one(t, job_key, &v[i], e);
 	}
-	if (!rc)
-		rc = job_totals_add_tx(t, TOTAL_EVENTS, (int64_t)n, e);
-	if (!rc)
-		rc = job_totals_add_tx(t, TOTAL_STDOUT_BYTES, out, e);
-	return rc ? rc : job_totals_add_tx(t, TOTAL_STDERR_BYTES, err, e);
+	job_totals_add_tx(t, TOTAL_EVENTS, (int64_t)n);
+	job_totals_add_tx(t, TOTAL_STDOUT_BYTES, out);
+	job_totals_add_tx(t, TOTAL_STDERR_BYTES, err);
+	return rc;
 }
 
 static enum errc load(struct query *q, struct event_row *ret, struct err *e)

@@ -98,7 +98,8 @@ static enum errc remove_row(struct store_tx *t, const struct oldest *o, struct e
 
 	query_bind_i64(&q, 1, o->key);
 	rc = query_run(&q, e);
-	return rc ? rc : job_totals_add_tx(t, (enum job_total)(TOTAL_HELD_QUEUED + o->state), -1, e);
+	job_totals_add_tx(t, (enum job_total)(TOTAL_HELD_QUEUED + o->state), -1);
+	return rc;
 }
 
 /* Uploads of a space, then the space. *ret_any: something was there, and more may be. */

@@ -3,15 +3,24 @@
 
 #include "store/store_priv.h"
 
-enum errc job_totals_add_tx(struct store_tx *t, enum job_total what, int64_t delta, struct err *e)
+void job_totals_add_tx(struct store_tx *t, enum job_total what, int64_t delta)
+{
+	t->totals[what] += delta;
+}
+
+enum errc job_totals_write_tx(struct store_tx *t, struct err *e)
 {
 	AUTO_QUERY q = query_open(t->db, "INSERT INTO job_totals (id, value) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET value = value + ?2");
+	enum errc rc = E_OK;
 
-	if (!delta)
-		return E_OK;
-	query_bind_i64(&q, 1, what);
-	query_bind_i64(&q, 2, delta);
-	return query_run(&q, e);
+	for (int i = 0; !rc && i < TOTAL__COUNT; i++) {
+		if (!t->totals[i])
+			continue;
+		query_bind_i64(&q, 1, i);
+		query_bind_i64(&q, 2, t->totals[i]);
+		rc = query_run(&q, e);
+	}
+	return rc;
 }
 
 enum errc job_totals_one_tx(struct store_tx *t, enum job_total what, int64_t *ret, struct err *e)
@@ -23,7 +32,7 @@ enum errc job_totals_one_tx(struct store_tx *t, enum job_total what, int64_t *re
 	query_bind_i64(&q, 1, what);
 	rc = query_row(&q, &has_row, e);
 	if (!rc)
-		*ret = has_row ? query_i64(&q, 0) : 0;
+		*ret = (has_row ? query_i64(&q, 0) : 0) + t->totals[what];
 	return rc;
 }
 

@@ -1,5 +1,6 @@
 /*
- * Table "job_totals": running sums of the job plane, kept in the transactions that change them, so that no summary scans.
+ * Table "job_totals": running sums of the job plane, kept in the transactions that change them, so that no summary scans. What
+ * the bodies of a batch add is summed up in memory and written once, before their commit.
  * HELD_* count the rows that are there, by state in the order of JOB_STATES; the others count since the database was made.
  *
  * Threads: *_tx on THREAD(store) inside a body; job_totals_get on the reader's loop.
@@ -22,7 +23,8 @@ enum job_total {
 	TOTAL__COUNT
 };
 
-MUST_CHECK enum errc job_totals_add_tx(struct store_tx *t, enum job_total what, int64_t delta, struct err *e);  /* 0: nothing is done */
+void job_totals_add_tx(struct store_tx *t, enum job_total what, int64_t delta);
+MUST_CHECK enum errc job_totals_write_tx(struct store_tx *t, struct err *e);    /* the writer, before the commit */
 MUST_CHECK enum errc job_totals_one_tx(struct store_tx *t, enum job_total what, int64_t *ret, struct err *e);
 MUST_CHECK enum errc job_totals_get(struct store_reader *r, int64_t ret[TOTAL__COUNT], struct err *e);
 

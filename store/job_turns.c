@@ -72,10 +72,10 @@ enum errc tenants_served_tx(struct store_tx *t, const char *tenant_id, struct er
 {
 	AUTO_QUERY turn = query_open(t->db, "UPDATE tenants SET served = ?2 WHERE tenant_id = ?1");
 	int64_t number = 0;
-	enum errc rc = job_totals_add_tx(t, TOTAL_CLAIMS, 1, e);
+	enum errc rc;
 
-	if (!rc)
-		rc = job_totals_one_tx(t, TOTAL_CLAIMS, &number, e);
+	job_totals_add_tx(t, TOTAL_CLAIMS, 1);
+	rc = job_totals_one_tx(t, TOTAL_CLAIMS, &number, e);
 	query_bind_text(&turn, 1, slice_str(tenant_id));
 	query_bind_i64(&turn, 2, number);
 	return rc ? rc : query_run(&turn, e);

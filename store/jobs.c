@@ -250,25 +250,31 @@ static void bind(struct query *q, const struct job_row *j)
 /* Time-ordered and never given twice, whatever the clock does. */
 static enum errc next_key(struct store_tx *t, int64_t *ret, struct err *e)
 {
-	AUTO_QUERY q = query_open(t->db, "SELECT coalesce(max(key), 0) FROM jobs");
 	int64_t by_clock = clock_wall_ms() << 20;
-	bool has_row = false;
-	enum errc rc = query_row(&q, &has_row, e);
 
-	if (!rc)
-		*ret = query_i64(&q, 0) >= by_clock ? query_i64(&q, 0) + 1 : by_clock;
-	return rc;
+	if (!*t->last_key) {
+		AUTO_QUERY q = query_open(t->db, "SELECT coalesce(max(key), 0) FROM jobs");
+		bool has_row = false;
+		enum errc rc = query_row(&q, &has_row, e);
+
+		if (rc)
+			return rc;
+		*t->last_key = query_i64(&q, 0);
+	}
+	*ret = *t->last_key = *t->last_key >= by_clock ? *t->last_key + 1 : by_clock;
+	return E_OK;
 }
 
 /* Who comes anew comes last: behind all that were served so far. */
 static enum errc one_more_waits(struct store_tx *t, const char *tenant_id, struct err *e)
 {
 	AUTO_QUERY q = query_open(t->db, "INSERT INTO tenants (tenant_id, waiting, served) "
-		"VALUES (?1, 1, coalesce((SELECT value FROM job_totals WHERE id = ?2), 0)) "
+		"VALUES (?1, 1, coalesce((SELECT value FROM job_totals WHERE id = ?2), 0) + ?3) "
 		"ON CONFLICT (tenant_id) DO UPDATE SET waiting = waiting + 1");
 
 	query_bind_text(&q, 1, slice_str(tenant_id));
 	query_bind_i64(&q, 2, TOTAL_CLAIMS);
+	query_bind_i64(&q, 3, t->totals[TOTAL_CLAIMS]);
 	return query_run(&q, e);
 }
 
@@ -301,13 +307,12 @@ enum errc jobs_insert_tx(struct store_tx *t, struct job_row *j, struct err *e)
 		return err_set(e, E_CONFLICT, "job_id_conflict");
 	if (!rc)
 		rc = one_more_waits(t, j->tenant_id, e);
-	if (!rc)
-		rc = job_totals_add_tx(t, TOTAL_HELD_QUEUED, 1, e);
-	if (!rc)
-		rc = job_totals_add_tx(t, TOTAL_CREATED, 1, e);
-	if (!rc)
-		j->key = key;
-	return rc;
+	if (rc)
+		return rc;
+	job_totals_add_tx(t, TOTAL_HELD_QUEUED, 1);
+	job_totals_add_tx(t, TOTAL_CREATED, 1);
+	j->key = key;
+	return E_OK;
 }
 
 /* The sums and turns that hang on the state. */
@@ -319,14 +324,13 @@ static enum errc note_state(struct store_tx *t, const struct job_row *j, enum jo
 
 	if (j->state == from)
 		return E_OK;
-	rc = job_totals_add_tx(t, (enum job_total)(TOTAL_HELD_QUEUED + from), -1, e);
-	if (!rc)
-		rc = job_totals_add_tx(t, (enum job_total)(TOTAL_HELD_QUEUED + j->state), 1, e);
-	if (!rc && ended[j->state])
-		rc = job_totals_add_tx(t, ended[j->state], 1, e);
-	if (!rc && ended[from])                /* an ended job begins anew */
-		rc = job_totals_add_tx(t, ended[from], -1, e);
-	if (!rc && from == JOB_QUEUED)
+	job_totals_add_tx(t, (enum job_total)(TOTAL_HELD_QUEUED + from), -1);
+	job_totals_add_tx(t, (enum job_total)(TOTAL_HELD_QUEUED + j->state), 1);
+	if (ended[j->state])
+		job_totals_add_tx(t, ended[j->state], 1);
+	if (ended[from])                       /* an ended job begins anew */
+		job_totals_add_tx(t, ended[from], -1);
+	if (from == JOB_QUEUED)
 		rc = one_less_waits(t, j->tenant_id, e);
 	if (!rc && j->state == JOB_QUEUED)
 		rc = one_more_waits(t, j->tenant_id, e);

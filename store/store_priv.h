@@ -11,6 +11,7 @@
 #include "base/backoff.h"
 #include "base/slice.h"
 #include "base/thread.h"
+#include "store/job_totals.h"
 #include "store/store.h"
 
 #include <semaphore.h>
@@ -80,6 +81,8 @@ struct store_waiter {              /* on the stack of store_run */
 
 struct store_tx {
 	struct db *db;
+	int64_t totals[TOTAL__COUNT];      /* what the bodies of this batch add to job_totals: written once, before the commit */
+	int64_t *last_key;                 /* of jobs; 0: not looked up yet */
 };
 
 struct store_reader {
@@ -105,6 +108,7 @@ struct store {
 
 	/* THREAD(store) */
 	struct db db;
+	int64_t last_key;          /* store_tx.last_key */
 	struct backoff retry;      /* of a full disk */
 	int64_t retry_mono_ms;
 	int wal_pages;             /* in the log after the last commit */

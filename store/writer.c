@@ -35,7 +35,7 @@ struct batch {
 enum attempt {
 	ATTEMPT_COMMITTED,
 	ATTEMPT_AGAIN,                 /* one body fewer is live, or savepoints are needed */
-	ATTEMPT_NOT_BEGUN,             /* nothing was written */
+	ATTEMPT_NOT_BEGUN,             /* nothing was written, or nothing of it stands */
 	ATTEMPT_NOT_COMMITTED,         /* COMMIT failed; db.last_rc says how */
 };
 
@@ -111,9 +111,9 @@ static void become_ok(struct store *s)
 /* ---- one batch ---- */
 
 /* Run one body. Afterwards its outcome stands in the job; false when the transaction is gone. */
-static bool run_body(struct store *s, struct batch *b, struct store_job *j)
+static bool run_body(struct store *s, struct batch *b, struct store_tx *tx, struct store_job *j)
 {
-	struct store_tx tx = { .db = &s->db };
+	struct store_tx before = *tx;
 	int64_t changes = sqlite3_total_changes64(s->db.h);
 	struct err ignored;
 
@@ -122,7 +122,9 @@ static bool run_body(struct store *s, struct batch *b, struct store_job *j)
 	j->rc = b->is_guarded ? control(s, sql_savepoint, &j->e) : E_OK;
 	if (j->rc)
 		return is_in_transaction(s);
-	j->rc = j->body(&tx, j, &j->e);
+	j->rc = j->body(tx, j, &j->e);
+	if (j->rc)
+		*tx = before;
 	if (!is_in_transaction(s)) {
 		if (!j->rc)                    /* the body did not look at its results */
 			j->rc = err_set(&j->e, E_IO, "store: %s: rolled back by the engine (sqlite %d)", j->name, s->db.last_rc);
@@ -152,11 +154,13 @@ static enum attempt attempt(struct store *s, struct batch *b, struct err *e)
 		roll_back(s);
 		return ATTEMPT_NOT_BEGUN;
 	}
+	struct store_tx tx = { .db = &s->db, .last_key = &s->last_key };
+
 	for (struct store_job **at = &b->live; *at; at = &(*at)->next) {
 		struct store_job *j = *at;
 		bool was_guarded = b->is_guarded;
 
-		if (run_body(s, b, j)) {
+		if (run_body(s, b, &tx, j)) {
 			note_progress(s);
 			if (b->is_guarded == was_guarded)
 				continue;
@@ -167,6 +171,10 @@ static enum attempt attempt(struct store *s, struct batch *b, struct err *e)
 		j->next = b->dead;
 		b->dead = j;
 		return ATTEMPT_AGAIN;
+	}
+	if (job_totals_write_tx(&tx, e)) {
+		roll_back(s);
+		return ATTEMPT_NOT_BEGUN;      /* nothing of it stands */
 	}
 	if (!control(s, sql_commit, e))
 		return ATTEMPT_COMMITTED;
