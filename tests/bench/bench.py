@@ -1,4 +1,5 @@
 """What the benchmarks share: programs under test, their processor time and memory."""
+import atexit
 import os
 import pathlib
 import signal
@@ -46,6 +47,7 @@ class Proc:
         self.out = tempfile.TemporaryFile("w+b")
         self.p = subprocess.Popen([str(a) for a in args], stdout=self.out, stderr=subprocess.DEVNULL, env=env)
         self.pid = self.p.pid
+        atexit.register(self.p.kill)    # nothing is left when a part fails; of one that has ended nothing is done
         self.port = wait_until(lambda: self.find(ready)) if ready else 0
 
     def find(self, ready):
