@@ -19,12 +19,12 @@ static bool is_integer(const struct json *v, int64_t *ret)
 	return json_is_number(v) && json_i64(v, ret);
 }
 
-/* Seconds or bytes of a limit; what is no positive integer counts as not given (the check of the contract says so). */
-static int64_t limit(const struct json *job, const char *key, int64_t max)
+/* Seconds, bytes, gigabytes; what is no positive integer counts as not given (the check of the contract says so). */
+static int64_t positive(const struct json *object, const char *key, int64_t max)
 {
 	int64_t v = 0;
 
-	if (!is_integer(json_get(json_get(job, "limits"), key), &v) || v <= 0)
+	if (!is_integer(json_get(object, key), &v) || v <= 0)
 		return 0;
 	return v < max ? v : max;
 }
@@ -50,7 +50,7 @@ static double gpu_count(const struct json *job)
 
 struct job_facts job_facts(const struct json *job)
 {
-	const struct json *metadata = json_get(job, "metadata"), *scheduling = json_get(job, "scheduling");
+	const struct json *metadata = json_get(job, "metadata"), *scheduling = json_get(job, "scheduling"), *limits = json_get(job, "limits");
 	struct job_facts f = { .tenant_id = trimmed(json_get(metadata, "tenant_id")),
 			       .idempotency_key = json_slice(json_get(job, "idempotency_key")), .gpu_count = gpu_count(job) };
 	double retries = json_num(json_get(json_get(metadata, "retry"), "max_retries"), 0);
@@ -62,9 +62,10 @@ struct job_facts job_facts(const struct json *job)
 	(void)!is_integer(json_get(scheduling, "priority"), &f.priority);
 	if (!clock_parse_iso(json_slice(json_get(scheduling, "deadline_at")), &f.deadline_wall_ms))
 		f.deadline_wall_ms = 0;
-	f.timeout_ms = limit(job, "timeout_sec", INT64_MAX / 1000) * 1000;
-	f.stdout_max = limit(job, "max_stdout_bytes", INT64_MAX);
-	f.stderr_max = limit(job, "max_stderr_bytes", INT64_MAX);
+	f.timeout_ms = positive(limits, "timeout_sec", INT64_MAX / 1000) * 1000;
+	f.memory_bytes = positive(json_get(job, "resources"), "memory_gb", INT64_MAX >> 30) << 30;
+	f.stdout_max = positive(limits, "max_stdout_bytes", INT64_MAX);
+	f.stderr_max = positive(limits, "max_stderr_bytes", INT64_MAX);
 	return f;
 }
 

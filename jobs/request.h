@@ -19,6 +19,7 @@ struct job_facts {
 	int64_t priority, deadline_wall_ms, max_retries;
 	int64_t timeout_ms;             /* limits.timeout_sec; 0: none given */
 	int64_t stdout_max, stderr_max; /* 0: none given */
+	int64_t memory_bytes;           /* resources.memory_gb; 0: none given */
 	double gpu_count;               /* what a resources.gpu asks for; 0: no GPU */
 };
 

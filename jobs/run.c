@@ -299,7 +299,7 @@ static void on_prepared(struct loop_msg *m)
 /* What every attempt has beside what its runner plans. */
 static enum errc plan_limits(struct run *r, struct err *e)
 {
-	int64_t stdout_max = job_facts(r->request).stdout_max;
+	const struct job_facts f = job_facts(r->request);
 	AUTO_BUF mark = BUF_MAX(1024);
 	char group[80];
 	enum errc rc = buf_addf(&mark, e, "MSWARM_ATTEMPT=%s", r->dir);
@@ -319,9 +319,11 @@ static enum errc plan_limits(struct run *r, struct err *e)
 		rc = run_plan_add_i64(&r->plan, "limit_ms", limit_ms(r), e);
 	if (!rc)
 		rc = run_plan_add_i64(&r->plan, "grace_ms", r->s->o.grace_ms, e);
+	if (!rc && f.memory_bytes > 0)
+		rc = run_plan_add_i64(&r->plan, "memory_max", f.memory_bytes, e);
 	if (!rc && r->s->o.nofile > 0)
 		rc = run_plan_add_i64(&r->plan, "nofile", r->s->o.nofile, e);
-	return rc ? rc : run_plan_add_i64(&r->plan, "stream_max", stdout_max ? stdout_max : JOB_STREAM_MAX, e);
+	return rc ? rc : run_plan_add_i64(&r->plan, "stream_max", f.stdout_max ? f.stdout_max : JOB_STREAM_MAX, e);
 }
 
 void run_begin(struct run *r)

@@ -170,7 +170,7 @@ static void judge(struct run *r, const struct run_exit *x)
 	} else if (strcmp(x->reason, "not_started") == 0) {
 		snprintf(message, sizeof(message), "the job could not be started: %.200s", x->error);
 		run_fail(r, "runner_error", message);
-	} else if (x->is_oom) {
+	} else if (x->is_oom && x->code != 0) {
 		run_fail(r, "out_of_memory", "the job was killed: out of memory");
 	} else if (strcmp(x->reason, "stopped") == 0 || x->code < 0) {
 		snprintf(message, sizeof(message), "the job was killed by signal %lld", (long long)x->signal);

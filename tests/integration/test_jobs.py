@@ -353,6 +353,22 @@ def test_a_job_has_as_many_files_as_the_node_was_given(plane):
     plane.ask(job_id, "cancel")
 
 
+def test_the_memory_that_was_asked_for_is_a_limit(plane):
+    job = echo(delay_ms=30000)
+    job["resources"] = {"memory_gb": 1}
+    job_id = plane.queue(job)
+    attempt = wait_until(lambda: next(iter((plane.node.state_dir / "jobs").glob("*/*/pid")), None), slow(10), "its process").parent
+    group = f"mswarm-{attempt.parent.name}-{attempt.name}"
+    found = wait_until(lambda: [*pathlib.Path("/sys/fs/cgroup").glob(f"**/{group}/memory.max"), *pathlib.Path("/sys/fs/cgroup").glob(f"memory/**/{group}/memory.limit_in_bytes"), None],
+                       slow(10), "its group")[0]
+    if not found:
+        pytest.skip("no cgroup can be made here")
+    wait_until(lambda: found.read_text().strip() == str(1 << 30), slow(10), "the limit")
+    plane.ask(job_id, "cancel")
+    assert plane.ended(job_id, slow(20))["job"]["state"] == "cancelled"
+    wait_until(lambda: not found.exists(), slow(10), "the group to be removed")
+
+
 def test_large_request(make_plane):
     """Kept as it came, also when it is read on the pool."""
     plane = make_plane(is_stall_checked=False)  # three copies of it into fresh memory, in one turn
