@@ -289,7 +289,7 @@ def test_a_type_that_is_none(plane):
 # ---- inputs and outputs ----
 
 def reads(*uris, tenant=None, **more):
-    job = echo("hi", tenant=tenant, delay_ms=2000)
+    job = echo("hi", tenant=tenant, delay_ms=int(slow(0.6) * 1000))
     job["inputs"] = [{"name": f"in{i}", "artifact": {"uri": uri, **more}, "required": True} for i, uri in enumerate(uris)]
     return job
 
@@ -362,7 +362,7 @@ def test_a_file_of_another_tenant(plane):
 
 def writes(*outputs, **more):
     """A job with outputs; a test puts them in its directory while it runs."""
-    job = echo("hi", delay_ms=int(slow(2) * 1000))
+    job = echo("hi", delay_ms=int(slow(0.6) * 1000))
     job["outputs"] = [{"name": path, "path": path, **more} for path in outputs]
     return job
 
