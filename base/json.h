@@ -44,6 +44,8 @@ bool json_next_member(struct slice object, size_t *pos, struct json_member *ret,
 bool json_next_element(struct slice array, size_t *pos, struct slice *ret, bool *ret_bad);
 /* Last member with this key (compared raw), or false. */
 bool json_find_member(struct slice object, const char *key, struct slice *ret_value);
+/* Likewise, several in one pass; ret[i].p NULL: not there. False: the object is bad, nothing is there. */
+bool json_find_members(struct slice object, const char *const *keys, struct slice *ret, size_t n);
 /* Decode a raw string token (with its quotes) onto b. E_BAD_JSON if it is none. \u0000 gives a NUL byte, half a surrogate
  * pair U+FFFD. */
 MUST_CHECK enum errc json_unquote(struct slice token, struct buf *b, struct err *e);

@@ -93,17 +93,27 @@ bool json_next_element(struct slice array, size_t *pos, struct slice *ret, bool 
 	return true;
 }
 
-bool json_find_member(struct slice object, const char *key, struct slice *ret_value)
+bool json_find_members(struct slice object, const char *const *keys, struct slice *ret, size_t n)
 {
-	struct slice wanted = slice_str(key), value = { .p = NULL };
 	struct json_member m;
 	size_t pos = 0;
 	bool is_bad;
 
+	memset(ret, 0, n * sizeof(*ret));
 	while (json_next_member(object, &pos, &m, &is_bad))
-		if (slice_eq(m.key, wanted))
-			value = m.value;
-	if (is_bad || !value.p)
+		for (size_t i = 0; i < n; i++)
+			if (slice_eq(m.key, slice_str(keys[i])))
+				ret[i] = m.value;      /* the last one counts */
+	if (is_bad)
+		memset(ret, 0, n * sizeof(*ret));
+	return !is_bad;
+}
+
+bool json_find_member(struct slice object, const char *key, struct slice *ret_value)
+{
+	struct slice value;
+
+	if (!json_find_members(object, &key, &value, 1) || !value.p)
 		return false;
 	*ret_value = value;
 	return true;

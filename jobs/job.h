@@ -60,6 +60,7 @@ struct job_claim {
 	struct job_row begun[CLAIMS_MAX];
 	size_t n;
 	bool is_more;                   /* more may be begun at once */
+	bool is_full;                   /* nothing begins until one that runs has ended, or draining has */
 	bool has_ended_some;            /* by deadline, or because the node cannot run them */
 	int64_t next_deadline_wall_ms;  /* of a waiting job; 0: none */
 };

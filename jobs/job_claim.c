@@ -246,10 +246,11 @@ static enum errc claim(struct store_tx *t, struct store_job *job, struct err *e)
 	enum errc rc;
 
 	forget(c);
-	c->is_more = c->has_ended_some = false;
+	c->is_more = c->has_ended_some = c->is_full = false;
 	rc = expire(t, c, now_ms, e);
 	if (!rc && !c->is_draining)
 		rc = jobs_active_tx(t, (size_t)c->max_active, &at_work.v, &at_work.n, e);
+	c->is_full = c->is_draining;
 	if (rc || c->is_draining)
 		return rc;
 	rc = hold(c, at_work.n ? at_work.v[0].tenant_id : NULL, now_ms, e);
@@ -271,6 +272,7 @@ static enum errc claim(struct store_tx *t, struct store_job *job, struct err *e)
 		if (!rc && is_begun)
 			rc = hold(c, c->begun[c->n - 1].tenant_id, now_ms, e);
 	}
+	c->is_full = at_work.n + c->n >= (size_t)c->max_active;
 	return rc;
 }
 

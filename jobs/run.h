@@ -72,6 +72,7 @@ struct supervisor {
 	bool is_claiming, is_claim_due, is_stopping, is_started;
 	struct loop_msg kick_msg;
 	atomic_bool is_kicked, is_cancel_due;
+	atomic_bool is_full;            /* as the last claim found it; false while one is on its way */
 	struct job_prune prune;
 	struct loop_timer prune_timer;
 	struct pool_job files_job;      /* unlinks what a prune left */

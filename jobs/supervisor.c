@@ -89,6 +89,7 @@ static void on_claimed(struct loop_msg *m)
 		wake_at(s, LATER_MS);
 		return;
 	}
+	atomic_store(&s->is_full, c->is_full);
 	if (c->has_ended_some)
 		subs_publish(s->o.subs, SUBS_ALL);
 	for (size_t i = 0; i < c->n; i++)
@@ -112,6 +113,7 @@ static void claim(struct supervisor *s)
 		return;
 	s->is_claim_due = false;
 	s->is_claiming = true;
+	atomic_store(&s->is_full, false);
 	s->claim.caps = s->o.caps;
 	s->claim.max_active = s->o.max_active;
 	s->claim.boot = s->boot;
@@ -239,6 +241,12 @@ void supervisor_kick(struct supervisor *s)
 {
 	if (!atomic_exchange(&s->is_kicked, true))
 		loop_post(s->o.loop, &s->kick_msg);
+}
+
+void supervisor_queued(struct supervisor *s, bool has_deadline)
+{
+	if (has_deadline || !atomic_load(&s->is_full))
+		supervisor_kick(s);
 }
 
 void supervisor_cancel(struct supervisor *s)

@@ -43,7 +43,8 @@ void supervisor_stop(struct supervisor *s);     /* nothing begins any more; what
 void supervisor_free(struct supervisor *s);     /* main, after the store has told all: NULL is fine */
 /* Directory of an attempt; for followers, who read its journal while it grows. */
 void supervisor_attempt_dir(const struct supervisor *s, int64_t job_key, int64_t attempt, char out[512]);  /* any thread */
-void supervisor_kick(struct supervisor *s);     /* there may be work */
+void supervisor_kick(struct supervisor *s);     /* there may be work, or room for it */
+void supervisor_queued(struct supervisor *s, bool has_deadline);        /* one more waits: a kick, unless there is no room anyway */
 void supervisor_cancel(struct supervisor *s);   /* a running job was asked to stop; which, stands in its row */
 
 #endif

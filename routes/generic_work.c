@@ -20,47 +20,62 @@ void generic_work_free(struct generic_work *c)
 
 /* ---- what it says: on the pool when it is large ---- */
 
-static enum errc take_string(struct slice object, const char *key, struct buf *out, struct slice *ret, struct err *e)
+/* A string without escapes is compared as it stands. What is not there, or no string, equals no claim. */
+static enum errc is_claimed(struct slice raw, const char *claim, bool *ret, struct err *e)
 {
-	struct slice raw;
-	size_t at = out->n;
+	AUTO_BUF text = BUF_MAX(JOB_ID_MAX + 6 * 1024);
+	struct slice inner = raw.n >= 2 && raw.p[0] == '"' ? slice_of(raw.p + 1, raw.n - 2) : slice_of("", 0);
 	struct err ignored;
 
-	*ret = slice_of("", 0);
-	if (!json_find_member(object, key, &raw) || !raw.n || raw.p[0] != '"')
-		return E_OK;                   /* not there: it equals no claim */
-	if (json_unquote(raw, out, &ignored))
-		return err_set(e, E_NO_MEMORY, "no memory");
-	*ret = slice_of(out->p ? out->p + at : "", out->n - at);
+	if (slice_find_char(inner, '\\') >= 0) {
+		if (json_unquote(raw, &text, &ignored))
+			return err_set(e, E_NO_MEMORY, "no memory");
+		inner = buf_slice(&text);
+	}
+	*ret = slice_eq(inner, slice_str(claim));
 	return E_OK;
 }
 
-/* The five checks of 2.8, and the two of 2.10. */
-static enum errc check_claims(struct generic_work *c, struct slice body, struct slice job, struct err *e)
+/* The members that the token speaks of: of the body, then of its job. */
+enum { OF_NODE_ID, OF_JOB_ID, OF_REQUEST_ID, OF_JOB, OF_SCHEMA, OF_TYPE, OF__COUNT };
+static const char *const claimed_keys[OF__COUNT] = { "node_id", "job_id", "request_id", "job", "schema_version", "job_type" };
+
+static bool is_object(struct slice v)
 {
+	return v.n && v.p[0] == '{';
+}
+
+/* The five checks of 2.8, and the two of 2.10. */
+static enum errc check_claims(struct generic_work *c, struct slice body, struct slice *ret_job, struct err *e)
+{
+	struct slice v[OF__COUNT] = { { 0 } };
 	const struct {
-		struct slice object;
-		const char *key, *claim, *text;
+		int of;
+		const char *claim, *text;
 	} pairs[] = {
-		{ body, "node_id", c->claims.node_id, "generic job node_id does not match invocation token" },
-		{ body, "job_id", c->claims.job_id, "generic job_id does not match invocation token" },
-		{ body, "request_id", c->claims.request_id, "generic request_id does not match invocation token" },
-		{ job, "schema_version", c->claims.schema_version, "generic schema_version does not match invocation token" },
-		{ job, "job_type", c->claims.job_type, "generic job_type does not match invocation token" },
+		{ OF_NODE_ID, c->claims.node_id, "generic job node_id does not match invocation token" },
+		{ OF_JOB_ID, c->claims.job_id, "generic job_id does not match invocation token" },
+		{ OF_REQUEST_ID, c->claims.request_id, "generic request_id does not match invocation token" },
+		{ OF_SCHEMA, c->claims.schema_version, "generic schema_version does not match invocation token" },
+		{ OF_TYPE, c->claims.job_type, "generic job_type does not match invocation token" },
 	};
 
+	if (is_object(body))
+		(void)json_find_members(body, claimed_keys, v, OF_SCHEMA);
+	if (is_object(v[OF_JOB]))
+		(void)json_find_members(v[OF_JOB], claimed_keys + OF_SCHEMA, v + OF_SCHEMA, OF__COUNT - OF_SCHEMA);
 	for (size_t i = 0; i < ARRAY_LEN(pairs); i++) {
-		AUTO_BUF text = BUF_MAX(JOB_ID_MAX + 6 * 1024);
-		struct slice value;
-		enum errc rc = take_string(pairs[i].object, pairs[i].key, &text, &value, e);
+		bool is_same = false;
+		enum errc rc = is_claimed(v[pairs[i].of], pairs[i].claim, &is_same, e);
 
 		if (rc)
 			return rc;
-		if (!slice_eq(value, slice_str(pairs[i].claim)))
+		if (!is_same)
 			return err_set(e, E_BAD_REQUEST, "%s", pairs[i].text);
 	}
 	if (!slice_eq(slice_str(c->claims.node_id), slice_str(c->ctx->svc->node_id)))
 		return err_set(e, E_BAD_REQUEST, "generic job token does not match this node or job");
+	*ret_job = v[OF_JOB];
 	return E_OK;
 }
 
@@ -130,9 +145,7 @@ static void prepare(struct generic_work *c)
 	if (slice_starts_with(body, SLICE("\xef\xbb\xbf")))
 		body = slice_from(body, 3);
 	body = slice_trim(body);
-	if (body.n && body.p[0] == '{')
-		(void)json_find_member(body, "job", &job);
-	c->rc = check_claims(c, body.n && body.p[0] == '{' ? body : SLICE("{}"), job.n && job.p[0] == '{' ? job : SLICE("{}"), &c->err);
+	c->rc = check_claims(c, body, &job, &c->err);
 	if (!c->rc)
 		c->rc = fill(c, job, &c->err);
 }
@@ -156,7 +169,7 @@ static void on_created(struct loop_msg *m)
 		return;
 	}
 	if (!c->create.is_reused)
-		supervisor_kick(c->ctx->svc->supervisor);
+		supervisor_queued(c->ctx->svc->supervisor, c->create.wanted.deadline_wall_ms != 0);
 	c->created(c);
 }
 
