@@ -3,6 +3,7 @@
 Environment: MSWARM_BIN the program, MSWARM_SANITIZED=1 it was built with a sanitizer (times may be five times as long),
 MSWARM_FULL=1 the large sizes.
 """
+import contextlib
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ import shutil
 import ssl
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -178,12 +180,25 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def fill(path):
-    with open(path, "wb", buffering=0) as f:
-        for size in (65536, 512):
-            while True:
+@contextlib.contextmanager
+def keep_full(path):
+    """The disk of this file is full, and stays so whatever is given back, until the end of the block."""
+    is_over, is_full = threading.Event(), threading.Event()
+
+    def fill():
+        with open(path, "wb", buffering=0) as f:
+            while not is_over.is_set():
                 try:
-                    if f.write(b"x" * size) != size:
-                        break
+                    f.write(b"x" * 512)
                 except OSError:
-                    break
+                    is_full.set()
+                    is_over.wait(0.001)
+    filler = threading.Thread(target=fill, daemon=True)
+    filler.start()
+    assert is_full.wait(60)
+    try:
+        yield
+    finally:
+        is_over.set()
+        filler.join()
+        os.unlink(path)

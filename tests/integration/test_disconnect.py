@@ -218,13 +218,14 @@ def connections_of(node):
 @pytest.mark.parametrize("leave", ["mid-stream", "in the body"])
 def test_sockets_of_clients_that_left_are_closed_behind_an_older_connection(make_node, upstream, leave):
     """libmicrohttpd looks only at the oldest of its connections for those that were closed by an error."""
-    node = make_node(upstream, max_local_requests=100)
+    node = make_node(upstream, max_local_requests=100, max_upstream_requests=100)
     upstream.default = stall(chunk({"content": "a"}))
+    wait_until(lambda: not connections_of(node), slow(5), "those of the start to be closed")
     old = [Wire(node, slow(10)) for _ in range(4)]            # some on every loop
     for w in old:
         w.ask("GET", "/healthz")
         assert w.answer()[0] == 200
-    before = connections_of(node)
+    before = len(old)
     wires = [Wire(node, slow(10)) for _ in range(40)]
     for w in wires:
         if leave == "mid-stream":

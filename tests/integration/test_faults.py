@@ -1,9 +1,8 @@
 """The world fails: a full disk under the store, a name server that never answers."""
 import json
-import os
 import time
 
-from conftest import config_for, fill, is_listed, slow, stop
+from conftest import config_for, is_listed, keep_full, slow, stop
 from node import Node, wait_until
 from upstream import answer
 from wire import CHAT, chat_body
@@ -24,17 +23,16 @@ def test_full_disk_refuses_writes_and_serves_the_rest(upstream, small_disk):
         wait_until(lambda: is_listed(node, "m"), slow(10), "the model")
         key = json.loads(node.cli("keys", "add", "before", "--json").stdout)["key"]
         bearer = {"Authorization": f"Bearer {key}"}
-        fill(small_disk / "fill")
-        fitted = []                     # as many as the log file has room for that it had taken before
-        while (refused := node.cli("keys", "add", f"during{len(fitted)}")).returncode == 0 and len(fitted) < 100:
-            fitted.append(f"during{len(fitted)}")
-        assert refused.returncode == 1 and "disk" in refused.stderr and "msk_" not in refused.stdout
-        for _ in range(3):
-            assert node.request("POST", CHAT, chat_body(), bearer, limit=slow(5))[0] == 200
-            assert node.request("GET", "/v1/models", headers=bearer)[0] == 200
-        code, _, body = node.request("GET", "/healthz")
-        assert code == 503 and "disk_full" in json.loads(body)["reason"]
-        os.unlink(small_disk / "fill")
+        with keep_full(small_disk / "fill"):
+            fitted = []                     # as many as the log file has room for that it had taken before
+            while (refused := node.cli("keys", "add", f"during{len(fitted)}")).returncode == 0 and len(fitted) < 100:
+                fitted.append(f"during{len(fitted)}")
+            assert refused.returncode == 1 and "disk" in refused.stderr and "msk_" not in refused.stdout
+            for _ in range(3):
+                assert node.request("POST", CHAT, chat_body(), bearer, limit=slow(5))[0] == 200
+                assert node.request("GET", "/v1/models", headers=bearer)[0] == 200
+            code, _, body = node.request("GET", "/healthz")
+            assert code == 503 and "disk_full" in json.loads(body)["reason"]
         wait_until(lambda: node.cli("keys", "add", "after").returncode == 0, slow(20), "the store to heal")
         assert node.request("GET", "/healthz")[0] == 200
         names = [k["name"] for k in json.loads(node.cli("keys", "list", "--json").stdout)["keys"]]

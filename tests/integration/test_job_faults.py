@@ -12,7 +12,7 @@ import time
 import zlib
 
 import pytest
-from conftest import fill, slow
+from conftest import keep_full, slow
 from jobs import ENDED, ENV, JOBS, Follower, Jobs, echo, marked
 from node import Node, wait_until
 
@@ -198,16 +198,15 @@ def test_a_full_disk_refuses_creates_and_loses_nothing(small_disk):
     try:
         job_id = plane.queue(echo("y" * 3000, repeat=20, delay_ms=100))
         wait_until(lambda: plane.get(job_id)["logs"], slow(10), "a line")
-        fill(small_disk / "fill")
-        fitted = []                     # as many as the log file has room for that it had taken before
-        while (got := plane.create(echo(), f"during{len(fitted)}"))[0] == 202 and len(fitted) < 100:
-            fitted.append(got[2])
-        status, body, refused = got
-        assert status == 503 and body["code"] == "store_read_only" and "disk full" in body["message"]
-        assert plane.state(job_id) == "running", "reads go on"
-        end = time.monotonic() + 2
-        wait_until(lambda: time.monotonic() > end, 5, "the job to have met the full disk")
-        os.unlink(small_disk / "fill")
+        with keep_full(small_disk / "fill"):
+            fitted = []                     # as many as the log file has room for that it had taken before
+            while (got := plane.create(echo(), f"during{len(fitted)}"))[0] == 202 and len(fitted) < 100:
+                fitted.append(got[2])
+            status, body, refused = got
+            assert status == 503 and body["code"] == "store_read_only" and "disk full" in body["message"]
+            assert plane.state(job_id) == "running", "reads go on"
+            end = time.monotonic() + 2
+            wait_until(lambda: time.monotonic() > end, 5, "the job to have met the full disk")
         wait_until(lambda: plane.create(echo("after"), "after")[0] in (200, 202), slow(30), "the store to heal")
         s = plane.ended(job_id, slow(60))
         assert s["job"]["state"] == "succeeded" and [e["data"]["index"] for e in s["events"] if e["type"] == "stdout"] == list(range(20))
