@@ -96,6 +96,8 @@ static enum errc say(struct upload *u, struct reply *rep, struct err *e)
 	return jw_done(&w, e);
 }
 
+static void next(struct upload *u);
+
 static void on_saved(struct loop_msg *m)
 {
 	struct store_job *job = CONTAINER_OF(m, struct store_job, done);
@@ -114,7 +116,15 @@ static void on_saved(struct loop_msg *m)
 		return;
 	}
 	u->is_kept = true;
-	u->gone = u->save.gone;
+	if (u->save.gone.n)
+		u->gone = u->save.gone;
+	if (u->is_checkpoint) {
+		u->is_checkpoint = false;
+		u->save.is_known = true;
+		u->safe = u->written;
+		next(u);
+		return;
+	}
 	if (q && say(u, &q->reply, &u->err))
 		reply_fail(q, &u->err);
 	else if (q)
@@ -239,6 +249,10 @@ static enum errc take_block(struct upload *u, struct err *e)
 		rc = sha256_begin(&u->sha, e);
 	if (!rc)
 		rc = u->json ? upload_json_feed(u->json, buf_slice(&u->work), append, u, e) : append(u, buf_slice(&u->work), e);
+	if (!rc && !u->is_last && u->is_resumable && u->written - u->safe >= UPLOAD_CHECKPOINT) {
+		u->is_checkpoint = true;
+		return artifact_files_sync(u->ctx->svc->files, u->save.row.key, u->fd, e);
+	}
 	if (rc || !u->is_last)
 		return rc;
 	if (u->check)
@@ -273,6 +287,17 @@ static void leave(struct upload *u)
 		end(u);
 }
 
+/* A block is done with. */
+static void next(struct upload *u)
+{
+	if (!u->q)
+		leave(u);
+	else if ((u->is_whole || u->fill.n == UPLOAD_BLOCK) && go_on(u))
+		fail(u);
+	else
+		req_body_more(u->q);
+}
+
 static void on_block(struct loop_msg *m)
 {
 	struct upload *u = CONTAINER_OF(m, struct upload, pool.done);
@@ -282,15 +307,10 @@ static void on_block(struct loop_msg *m)
 	if (u->rc) {
 		u->is_kept |= u->save.is_known;        /* as far as its row says it is good */
 		fail(u);
-	} else if (u->is_last) {
+	} else if (u->is_last || u->is_checkpoint) {
 		save(u);
-	} else if (!u->q) {
-		leave(u);
 	} else {
-		if ((u->is_whole || u->fill.n == UPLOAD_BLOCK) && go_on(u))
-			fail(u);
-		else
-			req_body_more(u->q);
+		next(u);
 	}
 }
 
@@ -325,7 +345,7 @@ static enum errc take(void *state, const char *p, size_t n, size_t *ret_n, struc
 	rc = buf_add(&u->fill, p, *ret_n, e);
 	if (rc)
 		return rc;
-	if (u->fill.n < UPLOAD_BLOCK || u->is_on_pool || !go_on(u))
+	if (u->fill.n < UPLOAD_BLOCK || u->is_on_pool || u->is_saving || !go_on(u))
 		return E_OK;
 	*e = u->err;                           /* on_gone() ends it */
 	return u->rc;
@@ -397,6 +417,6 @@ void upload_run(struct req *q)
 
 	reply_later(q, u, on_gone);
 	u->is_whole = true;
-	if (!u->is_on_pool && go_on(u))
+	if (!u->is_on_pool && !u->is_saving && go_on(u))
 		fail(u);
 }

@@ -2,6 +2,8 @@
  * A file on its way from a request's body to the disk: blocks are filled on the loop, decoded, hashed and written on the pool,
  * then its row is committed and the request answered. At most two blocks are held, whatever its size.
  *
+ * Of a resumable upload the row is saved every UPLOAD_CHECKPOINT, so that it can go on from there also when the node was killed.
+ *
  * An upload is begun with the headers (upload_begin), ended by its answer, or by its client leaving: then what came of a
  * resumable one is kept, and of any other nothing.
  *
@@ -16,6 +18,7 @@
 #include "routes/upload_json.h"
 
 #define UPLOAD_BLOCK (256u << 10)
+#define UPLOAD_CHECKPOINT (32ll << 20)  /* of a resumable one: so much more is lost at most when the node dies */
 #define UPLOADS_MAX 64                  /* at a time: their blocks are 32 MiB */
 
 struct upload {
@@ -29,10 +32,12 @@ struct upload {
 	bool is_last;                   /* the pool has its end */
 	bool is_resumable;              /* kept when it breaks */
 	bool is_incomplete;             /* more will come in other requests */
+	bool is_checkpoint;             /* what has come is safe on disk, and its row is on its way or due */
 	bool is_kept;                   /* its row stands: the file stays */
 	int status;                     /* of a success */
 	int fd;
 	int64_t written;                /* by this request */
+	int64_t safe;                   /* written when its row was saved last */
 	bool is_counted;                /* among UPLOADS_MAX */
 	int64_t held, reserved;         /* bytes of all artifacts when it began; given to it beyond those */
 	int64_t hashed;                 /* bytes from the start that sha has seen */

@@ -251,6 +251,25 @@ def test_killed_in_the_middle(plane):
     assert file(plane, "PUT", "j1", "x", data)[0] == 201 and file(plane, "GET", "j1", "x")[2] == data
 
 
+def test_a_resumable_one_goes_on_after_a_kill(plane):
+    data = noise(75 * MIB)
+    s = cut_off(plane, "big", data, 70 * MIB, upload_complete="?1")
+    wait_until(lambda: [p for p in files_on_disk(plane) if p.stat().st_size >= 65 * MIB], slow(60), "it is being written")
+    plane.node.kill()
+    s.close()
+    plane.node.start()
+    offset = int(file(plane, "HEAD", "j1", "big")[1]["upload-offset"])
+    assert offset == 64 * MIB
+    status, _, body = file(plane, "PATCH", "j1", "big", data[offset:], upload_offset=str(offset), upload_complete="?1")
+    assert status == 201 and json.loads(body)["artifact"]["sha256"] == sha(data)
+    assert [p.stat().st_size for p in files_on_disk(plane)] == [75 * MIB]
+    # begun anew, checkpoints and all: the file of before gives way
+    cut_off(plane, "twice", data, 40 * MIB, upload_complete="?1").close()
+    wait_until(lambda: file(plane, "HEAD", "j1", "twice")[0] == 204, slow(20), "begun")
+    assert file(plane, "PUT", "j1", "twice", data, upload_complete="?1")[0] == 201
+    wait_until(lambda: len(files_on_disk(plane)) == 2, slow(20), "two files")
+
+
 # ---- downloads ----
 
 def test_ranges_and_validators(plane):
