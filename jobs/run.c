@@ -323,7 +323,9 @@ static enum errc plan_limits(struct run *r, struct err *e)
 		rc = run_plan_add_i64(&r->plan, "memory_max", f.memory_bytes, e);
 	if (!rc && r->s->o.nofile > 0)
 		rc = run_plan_add_i64(&r->plan, "nofile", r->s->o.nofile, e);
-	return rc ? rc : run_plan_add_i64(&r->plan, "stream_max", f.stdout_max ? f.stdout_max : JOB_STREAM_MAX, e);
+	if (!rc)
+		rc = run_plan_add_i64(&r->plan, "out_max", f.stdout_max ? f.stdout_max : JOB_STREAM_MAX, e);
+	return rc ? rc : run_plan_add_i64(&r->plan, "err_max", f.stderr_max ? f.stderr_max : JOB_STREAM_MAX, e);
 }
 
 void run_begin(struct run *r)

@@ -68,7 +68,7 @@ static bool flush(struct shim *s, struct stream *st)
 /* Of n new bytes those that may still be kept. */
 static size_t within_max(struct shim *s, struct stream *st, size_t n)
 {
-	uint64_t max = s->spec.stream_max, before = st->seen;
+	uint64_t max = st->kind == FRAME_OUT ? s->spec.out_max : s->spec.err_max, before = st->seen;
 
 	st->seen += n;
 	if (!max || st->seen <= max)

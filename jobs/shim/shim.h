@@ -36,7 +36,7 @@ struct spec {                            /* borrowed from the mapped file */
 	const char *cgroup;              /* name of the job's group, or NULL: none wanted */
 	int64_t limit_ms;                /* 0: none */
 	int64_t grace_ms;                /* between TERM and KILL */
-	uint64_t stream_max;             /* bytes of each stream that are kept; 0: all */
+	uint64_t out_max, err_max;       /* bytes of the two outputs that are kept; 0: all */
 	uint64_t memory_max;             /* bytes, where a cgroup can hold it; 0: no limit */
 	uint64_t nofile;                 /* open files, the soft limit; 0: as we have it */
 };
@@ -60,7 +60,7 @@ struct stream {                          /* one of the job's two outputs */
 	uint64_t seen;                   /* bytes that the job wrote */
 	char held[READ_BYTES];           /* read, and not yet in the journal: the disk is full */
 	size_t held_n;
-	bool is_cut;                     /* over stream_max: said once */
+	bool is_cut;                     /* over its maximum: said once */
 };
 
 enum reason { REASON_EXITED, REASON_STOPPED, REASON_TIMEOUT, REASON_NOT_STARTED };

@@ -1,6 +1,6 @@
 /*
  * What to run: "key=value" strings, each ended by a NUL. Keys: arg (in order), env (NAME=VALUE), cwd, cgroup, limit_ms,
- * grace_ms, stream_max, memory_max, nofile. The node writes it before it starts us; it is trusted, but not to be whole.
+ * grace_ms, out_max, err_max, memory_max, nofile. The node writes it before it starts us; it is trusted, but not to be whole.
  */
 #include "jobs/shim/shim.h"
 
@@ -28,7 +28,7 @@ static bool take_number(struct shim *s, const char *key, const char *value)
 		void *at;
 	} numbers[] = {
 		{ "limit_ms", &s->spec.limit_ms }, { "grace_ms", &s->spec.grace_ms },
-		{ "stream_max", &s->spec.stream_max }, { "memory_max", &s->spec.memory_max },
+		{ "out_max", &s->spec.out_max }, { "err_max", &s->spec.err_max }, { "memory_max", &s->spec.memory_max },
 		{ "nofile", &s->spec.nofile },
 	};
 	uint64_t v;

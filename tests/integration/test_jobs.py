@@ -353,6 +353,15 @@ def test_a_job_has_as_many_files_as_the_node_was_given(plane):
     plane.ask(job_id, "cancel")
 
 
+def test_output_beyond_its_limit_is_told_of_once(plane):
+    job = echo("hi", repeat=20)
+    job["limits"] = {"max_stdout_bytes": 20, "max_stderr_bytes": 1}
+    s = plane.ended(plane.queue(job), slow(20))
+    assert s["job"]["state"] == "succeeded" and [log["message"] for log in s["logs"]] == ["hi"] * 4
+    cut = [e for e in s["events"] if e["type"] == "log_truncated"]
+    assert len(cut) == 1 and cut[0]["data"] == {"stream": "stdout", "max_bytes": 20}, cut
+
+
 def test_the_memory_that_was_asked_for_is_a_limit(plane):
     job = echo(delay_ms=30000)
     job["resources"] = {"memory_gb": 1}

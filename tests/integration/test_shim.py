@@ -205,10 +205,13 @@ def test_output_is_bytes(attempt):
 
 
 def test_streams_are_cut_at_their_limit(attempt):
-    a = attempt("sh", "-c", "head -c 50000000 /dev/zero; echo err >&2", stream_max=100000)
+    a = attempt("sh", "-c", "head -c 50000000 /dev/zero; echo err >&2", out_max=100000)
     r = a.run()
     assert len(a.output(OUT)) == 100000 and a.output(ERR) == b"err\n" and r["out_bytes"] == 50000000
     assert a.output(NOTE) == b"log_truncated stdout 100000"
+    a = attempt("sh", "-c", "head -c 5000 /dev/zero >&2; echo out", err_max=100)
+    a.run()
+    assert (len(a.output(ERR)), a.output(OUT), a.output(NOTE)) == (100, b"out\n", b"log_truncated stderr 100")
 
 
 def test_it_is_small(attempt):
@@ -279,7 +282,7 @@ def test_files_as_the_node_was_given_them(attempt):
 
 def test_a_gigabyte_of_output(attempt):
     """Kept up to the cap, said once, the job not held up; the shim no larger for it."""
-    a = attempt("sh", "-c", "head -c 1073741824 /dev/zero | tr '\\0' x; echo end >&2", stream_max=50 << 20)
+    a = attempt("sh", "-c", "head -c 1073741824 /dev/zero | tr '\\0' x; echo end >&2", out_max=50 << 20)
     a.start()
     most = 0
     while a.process.poll() is None:
