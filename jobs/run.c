@@ -285,6 +285,12 @@ static void on_prepared(struct loop_msg *m)
 		run_fail(r, "validation_failed", r->pool_err.what);
 		return;
 	}
+	if (r->pool_rc == E_READ_ONLY) {       /* no room on the disk: that is not the job's fault */
+		log_event(LOG_WARN, "job.start_held", "job=%s %s", r->job_id, log_err(&r->pool_err, text, sizeof(text)));
+		supervisor_hold(r->s);
+		run_again(r);
+		return;
+	}
 	if (r->pool_rc) {
 		log_event(LOG_ERROR, "job.start_failed", "job=%s %s", r->job_id, log_err(&r->pool_err, text, sizeof(text)));
 		run_fail(r, "runner_error", "the job could not be started on this node");

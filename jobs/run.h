@@ -72,6 +72,8 @@ struct supervisor {
 	bool is_claiming, is_claim_due, is_stopping, is_started;
 	struct loop_msg kick_msg;
 	atomic_bool is_kicked, is_cancel_due;
+	atomic_bool is_disk_full;       /* nothing begins until there is room for an attempt */
+	int64_t hold_until_ms;          /* of the loop's clock: an attempt found no room */
 	atomic_bool is_full;            /* as the last claim found it; false while one is on its way */
 	struct job_prune prune;
 	struct loop_timer prune_timer;
@@ -104,12 +106,14 @@ void run_add_event(struct run *r, enum event_type type, int64_t pos, const char 
 MUST_CHECK enum errc run_dir_start(struct run *r, struct err *e);       /* pool: directory, spec, shim; sets r->pid */
 int64_t run_dir_boot(void);             /* a number of this run of the machine; 0: unknown */
 enum run_found run_dir_find(struct run *r, pid_t *ret_pid);
+int64_t run_dir_free(const struct supervisor *s);      /* bytes of the disk that attempts may still use; unknown: INT64_MAX */
 void run_dir_stop(struct run *r);       /* the wish to stop, for the shim to see */
 void run_dir_remove(struct run *r);     /* pool; what is left of its processes too */
 void run_dir_sweep(struct supervisor *s);  /* directories of no job that runs */
 MUST_CHECK enum errc run_dir_exit(struct run *r, struct buf *text, struct err *e);  /* the exit record; E_NOT_FOUND */
 
 /* supervisor.c */
+void supervisor_hold(struct supervisor *s);     /* nothing begins for a second */
 void supervisor_drop(struct supervisor *s, struct run *r);      /* it has ended */
 
 #endif

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define MARK "MSWARM_ATTEMPT="
@@ -24,6 +25,11 @@
 static void file_in(const struct run *r, const char *name, char out[600])
 {
 	snprintf(out, 600, "%s/%s", r->dir, name);
+}
+
+static bool no_room(int error)
+{
+	return error == ENOSPC || error == EDQUOT;
 }
 
 static bool has_dir(const char *path)
@@ -37,7 +43,7 @@ static enum errc make_dirs(const char *of_job, const char *of_attempt, struct er
 	for (int i = 0; i < 2; i++)
 		if (has_dir(of_job) && has_dir(of_attempt))
 			return E_OK;
-	return err_set_os(e, errno == ENOSPC ? E_READ_ONLY : E_IO, errno, "jobs: a directory for the attempt");
+	return err_set_os(e, no_room(errno) ? E_READ_ONLY : E_IO, errno, "jobs: a directory for the attempt");
 }
 
 /* ---- begin ---- */
@@ -49,8 +55,10 @@ static enum errc write_spec(struct run *r, struct err *e)
 
 	file_in(r, "spec", path);
 	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd >= 0)
+		errno = ENOSPC;                /* what less than all written means */
 	if (fd < 0 || write(fd, r->plan.spec.p, r->plan.spec.n) != (ssize_t)r->plan.spec.n)
-		return err_set_os(e, errno == ENOSPC ? E_READ_ONLY : E_IO, errno, "jobs: the plan of the attempt");
+		return err_set_os(e, no_room(errno) ? E_READ_ONLY : E_IO, errno, "jobs: the plan of the attempt");
 	return E_OK;
 }
 
@@ -104,6 +112,13 @@ void run_dir_stop(struct run *r)
 		close(fd);
 	else
 		log_event(LOG_ERROR, "job.stop_failed", "job=%s errno=%d", r->job_id, errno);
+}
+
+int64_t run_dir_free(const struct supervisor *s)
+{
+	struct statvfs v;
+
+	return statvfs(s->o.folder, &v) ? INT64_MAX : (int64_t)v.f_bavail * (int64_t)v.f_frsize;
 }
 
 /* ---- found again ---- */

@@ -22,6 +22,7 @@
 #define PRUNE_EVERY_MS 20000
 #define PRUNE_STEP_MS 5                 /* between two steps: others come first */
 #define SWEEP_STEP_MS 20                /* one of ARTIFACT_SHARDS directories */
+#define DISK_FREE_MIN (1 << 20)         /* bytes: an attempt needs some files before it can say anything */
 #define FOUND_MAX 100000                /* active rows read at the start: more than any max_active */
 
 static void claim(struct supervisor *s);
@@ -81,6 +82,7 @@ static void on_claimed(struct loop_msg *m)
 	struct store_job *job = CONTAINER_OF(m, struct store_job, done);
 	struct job_claim *c = CONTAINER_OF(job, struct job_claim, job);
 	struct supervisor *s = CONTAINER_OF(c, struct supervisor, claim);
+	int64_t left_ms;
 	char text[240];
 
 	s->is_claiming = false;
@@ -94,13 +96,34 @@ static void on_claimed(struct loop_msg *m)
 		subs_publish(s->o.subs, SUBS_ALL);
 	for (size_t i = 0; i < c->n; i++)
 		begin_row(s, &c->begun[i]);
-	if (c->next_deadline_wall_ms) {
-		int64_t left = c->next_deadline_wall_ms - clock_wall_ms();
-
-		wake_at(s, left < 1 ? 1 : left > 3600000 ? 3600000 : left);
-	}
+	left_ms = c->next_deadline_wall_ms ? c->next_deadline_wall_ms - clock_wall_ms() : 3600000;
+	if (left_ms > LATER_MS && atomic_load(&s->is_disk_full))
+		left_ms = LATER_MS;
+	if (c->next_deadline_wall_ms || atomic_load(&s->is_disk_full))
+		wake_at(s, left_ms < 1 ? 1 : left_ms > 3600000 ? 3600000 : left_ms);
 	if (s->is_claim_due || c->is_more)
 		claim(s);
+}
+
+/* A job that began without room for its files would fail for nothing, and the next one too. */
+static void look_at_disk(struct supervisor *s)
+{
+	int64_t left = run_dir_free(s);
+	bool is_full = left < DISK_FREE_MIN;
+
+	if (is_full != atomic_load(&s->is_disk_full))
+		log_event(is_full ? LOG_WARN : LOG_INFO, is_full ? "job.disk_full" : "job.disk_freed", "free=%lld needed=%d", (long long)left, DISK_FREE_MIN);
+	atomic_store(&s->is_disk_full, is_full);
+}
+
+void supervisor_hold(struct supervisor *s)
+{
+	s->hold_until_ms = loop_now_ms(s->o.loop) + LATER_MS;
+}
+
+bool supervisor_is_disk_full(const struct supervisor *s)
+{
+	return atomic_load(&s->is_disk_full);
 }
 
 /* Let waiting jobs begin, as far as there is room. */
@@ -111,13 +134,18 @@ static void claim(struct supervisor *s)
 	s->is_claim_due = true;
 	if (s->is_claiming || s->is_stopping || !s->is_started)
 		return;
+	if (loop_now_ms(s->o.loop) < s->hold_until_ms) {
+		wake_at(s, s->hold_until_ms - loop_now_ms(s->o.loop));
+		return;
+	}
+	look_at_disk(s);
 	s->is_claim_due = false;
 	s->is_claiming = true;
 	atomic_store(&s->is_full, false);
 	s->claim.caps = s->o.caps;
 	s->claim.max_active = s->o.max_active;
 	s->claim.boot = s->boot;
-	s->claim.is_draining = s->o.is_off || atomic_load(s->o.drain) != 0;
+	s->claim.is_draining = s->o.is_off || atomic_load(s->o.drain) != 0 || atomic_load(&s->is_disk_full);
 	s->claim.job.loop = s->o.loop;
 	s->claim.job.done.fn = on_claimed;
 	if (!store_submit(s->o.store, &s->claim.job, &e))

@@ -45,6 +45,7 @@ void supervisor_free(struct supervisor *s);     /* main, after the store has tol
 void supervisor_attempt_dir(const struct supervisor *s, int64_t job_key, int64_t attempt, char out[512]);  /* any thread */
 void supervisor_kick(struct supervisor *s);     /* there may be work, or room for it */
 void supervisor_queued(struct supervisor *s, bool has_deadline);        /* one more waits: a kick, unless there is no room anyway */
+bool supervisor_is_disk_full(const struct supervisor *s);      /* nothing begins for want of room; any thread */
 void supervisor_cancel(struct supervisor *s);   /* a running job was asked to stop; which, stands in its row */
 
 #endif

@@ -2,6 +2,7 @@
 #include "routes/generic.h"
 
 #include "base/clock.h"
+#include "jobs/supervisor.h"
 #include "routes/auth.h"
 #include "routes/guard.h"
 
@@ -97,6 +98,8 @@ struct show_held generic_held(const struct svc *svc, struct store_reader *reader
 		return held;
 	if (atomic_load(&svc->state.drain) != DRAIN_OFF)
 		return (struct show_held){ "node_draining", "Node is draining; queued jobs start when draining ends.", 0 };
+	if (supervisor_is_disk_full(svc->supervisor))
+		return (struct show_held){ "node_at_capacity", "Node has no room on its disk for another job.", 1000 };
 	if (jobs_active(reader, (size_t)max, &v, &n, &ignored))
 		return held;
 	if ((int64_t)n >= max)

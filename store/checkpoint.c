@@ -1,7 +1,7 @@
 /*
  * Checkpoints: moving the write-ahead log into the database file, on the store thread, between transactions and never
  * inside a commit. PASSIVE waits for nobody; TRUNCATE, which gives the log's disk space back, may wait a moment for
- * readers, so it is kept for logs above 64 MB and for the end.
+ * readers, so it is kept for logs above 64 MB, for a disk that is almost full, and for the end.
  * Called by writer.c. Thread: store.
  */
 #include "store/store_priv.h"
@@ -9,11 +9,16 @@
 #include "base/clock.h"
 #include "base/log.h"
 
+#include <sys/statvfs.h>
+
 enum {
 	STEP_PAGES = 2000,                            /* about 8 MB: what a checkpoint under load may copy */
 	PAGE_BYTES = 4096 + 24,                       /* a page in the log, with its header */
 	TRUNCATE_PAGES = (64 << 20) / PAGE_BYTES,
 	READERS_WAIT_MS = 50,
+	TIGHT_PAGES = 64,                             /* a log that is worth giving back on a disk with less than this left: */
+	TIGHT_BYTES = 8 << 20,
+	TIGHT_LOOK_MS = 1000,
 };
 
 static int on_commit(void *arg, sqlite3 *h, const char *schema, int pages)
@@ -73,6 +78,18 @@ static void run(struct store *s, int mode)
 		failed(s, rc);
 }
 
+/* Does the log take room that others wait for? Asked once a second. */
+static bool is_tight(struct store *s)
+{
+	int64_t now_ms = clock_mono_ms();
+	struct statvfs v;
+
+	if (s->wal_high < TIGHT_PAGES || now_ms < s->tight_mono_ms)
+		return false;
+	s->tight_mono_ms = now_ms + TIGHT_LOOK_MS;
+	return statvfs(s->path, &v) == 0 && (int64_t)v.f_bavail * (int64_t)v.f_frsize < TIGHT_BYTES;
+}
+
 static int mode_for(const struct store *s)
 {
 	return s->wal_high > TRUNCATE_PAGES ? SQLITE_CHECKPOINT_TRUNCATE : SQLITE_CHECKPOINT_PASSIVE;
@@ -80,7 +97,9 @@ static int mode_for(const struct store *s)
 
 void checkpoint_between(struct store *s)
 {
-	if (s->wal_pages - s->wal_done >= STEP_PAGES)
+	if (is_tight(s))
+		run(s, SQLITE_CHECKPOINT_TRUNCATE);
+	else if (s->wal_pages - s->wal_done >= STEP_PAGES)
 		run(s, mode_for(s));
 	else
 		s->idle_mono_ms = clock_mono_ms() + CHECKPOINT_IDLE_MS;

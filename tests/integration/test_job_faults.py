@@ -223,6 +223,37 @@ def test_a_full_disk_refuses_creates_and_loses_nothing(small_disk):
         node.close()
 
 
+def test_jobs_wait_for_room_on_the_disk(small_disk):
+    """The log has room, the disk has none: what waits does not begin only to fail, and begins by itself when there is room."""
+    state = small_disk / "state"
+    state.mkdir(mode=0o700)
+    (state / "config.json").write_text("{}")
+    node = start(concurrency=2, env_more={"MSWARM_SELF_HOSTED_NODE_STATE_PATH": str(state / "config.json")})
+    plane = Jobs(node)
+    try:
+        for i in range(30):             # so that the log is long, and is written over
+            plane.ended(plane.queue(echo(str(i))), slow(20))
+        end = time.monotonic() + 2      # it is emptied when nothing happens for a second; its length stays
+        wait_until(lambda: time.monotonic() > end, 5, "a checkpoint")
+        with keep_full(small_disk / "fill"):
+            waiting = []
+            while len(waiting) < 20 and plane.create(echo("late"), f"w{len(waiting)}")[0] == 202:
+                waiting.append(f"w{len(waiting)}")
+            assert len(waiting) > 2
+            wait_until(lambda: "job.disk_full" in node.log(), slow(10), "the node to see it")
+            held = plane.get(waiting[0])["job"]
+            assert held["state"] == "queued" and held["backpressure"]["message"] == "Node has no room on its disk for another job."
+        for job_id in waiting:
+            s = plane.ended(job_id, slow(30))
+            assert s["job"]["state"] == "succeeded" and [log["message"] for log in s["logs"]] == ["late"], s
+        node.stop(slow(20))
+    except BaseException:
+        node.show()
+        raise
+    finally:
+        node.close()
+
+
 def test_a_failed_sync_loses_nothing_that_was_acknowledged(preload):
     """The store trusts its disk no more: no create is acknowledged from there on, the node ends, the next start has all the others."""
     node = Node(env=ENV, args=["--no-mcoda", "--no-ollama", "--no-discovery"])
