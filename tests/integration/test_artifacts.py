@@ -131,7 +131,7 @@ def test_bodies_of_all_kinds(plane):
     assert post(plane, b'{"path":"e","content_base64":"aGVs"}', token=plane.token("other"))[1]["message"] == \
         "generic job token does not match this node or job"
     assert refused(upload(plane, "..", "x", b"x"))[2] == "job_id_parent_path_not_allowed"
-    assert len(files_on_disk(plane)) == 2
+    wait_until(lambda: len(files_on_disk(plane)) == 2, slow(10), "only what was taken to be there")
 
 
 class Peak:
