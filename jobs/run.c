@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "jobs/shim/format.h"
 #include "jobs/subs.h"
 
 #include <signal.h>
@@ -220,12 +221,13 @@ void run_step(struct run *r)
 static void on_shim_ended(void *arg, uint32_t events)
 {
 	struct run *r = arg;
+	int status = 0;
 
 	(void)events;
 	loop_watch_del(r->s->o.loop, r->pid_watch);
 	r->pid_watch = 0;
-	if (r->is_child)
-		waitpid(r->pid, NULL, WNOHANG);
+	if (r->is_child && waitpid(r->pid, &status, WNOHANG) == r->pid)
+		r->has_no_room = WIFEXITED(status) && WEXITSTATUS(status) == SHIM_NO_ROOM;
 	r->phase = RUN_OVER;
 	run_step(r);
 }

@@ -41,6 +41,7 @@ struct run {
 	pid_t pid;                      /* of the shim */
 	bool is_child;                  /* ours to reap */
 	bool is_stop_wanted, is_lost;
+	bool has_no_room;               /* its shim began nothing for want of room on the disk */
 	bool is_on_pool, is_recording;
 	int pid_fd;
 	loop_watch_id pid_watch;

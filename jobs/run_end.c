@@ -239,6 +239,12 @@ void run_finish(struct run *r)
 	AUTO_BUF text = BUF_MAX(64u << 10);
 	struct err e = { 0 };
 
+	if (r->has_no_room) {
+		log_event(LOG_WARN, "job.start_held", "job=%s what=\"its shim found no room on the disk\"", r->job_id);
+		supervisor_hold(r->s);
+		run_again(r);
+		return;
+	}
 	if (run_dir_exit(r, &text, &e) || json_parse(buf_slice(&text), JSON_LIMITS_DEFAULT, &r->exit_record, &e)) {
 		r->is_lost = true;
 		run_fail(r, "node_lost", "the job's process was lost: its supervisor ended without a record");

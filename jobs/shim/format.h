@@ -15,4 +15,6 @@
 
 enum frame_kind { FRAME_OUT = 1, FRAME_ERR = 2, FRAME_NOTE = 3 };
 
+#define SHIM_NO_ROOM	4               /* exit code: the disk had no room for the attempt's files, nothing was begun */
+
 #endif

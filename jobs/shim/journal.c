@@ -26,7 +26,7 @@ bool journal_open(struct shim *s)
 {
 	s->journal.fd = openat(s->dir, "journal", O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0600);
 	if (s->journal.fd < 0)
-		fail(s, "journal: %s", strerror(errno));
+		fail_file(s, "journal");
 	return s->journal.fd >= 0;
 }
 

@@ -1,4 +1,4 @@
-/* mswarm-shim ATTEMPT-DIR. Exit code 0: there is an exit record, whatever became of the job; 3: the attempt is another's. */
+/* mswarm-shim ATTEMPT-DIR. Exit code 0: there is an exit record, whatever became of the job; 3: the attempt is another's; 4: no room. */
 #include "jobs/shim/shim.h"
 
 #include <errno.h>
@@ -24,6 +24,12 @@ void fail(struct shim *s, const char *fmt, ...)
 	va_end(ap);
 }
 
+void fail_file(struct shim *s, const char *name)
+{
+	s->has_no_room |= errno == ENOSPC || errno == EDQUOT;
+	fail(s, "%s: %s", name, strerror(errno));
+}
+
 /*
  * "PID STARTTIME\n", the start in ticks since boot: what tells us from a later process with the same number. Whoever
  * makes this file has the attempt: a second shim, or one that the node has given up by making it itself, finds it there.
@@ -47,7 +53,7 @@ static enum taken take_attempt(struct shim *s)
 	fd = openat(s->dir, temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd < 0 || write(fd, line, (size_t)n) != n || linkat(s->dir, temp, s->dir, "pid", 0)) {
 		taken = errno == EEXIST ? TAKEN_BY_OTHER : TAKEN_NOT;
-		fail(s, "pid: %s", strerror(errno));
+		fail_file(s, "pid");
 	}
 	unlinkat(s->dir, temp, 0);
 	if (fd >= 0)
@@ -100,6 +106,8 @@ int main(int argc, char **argv)
 	s.record = -1;
 	if (!record_prepare(&s) || taken == TAKEN_NOT || !start(&s))
 		s.reason = REASON_NOT_STARTED;
+	if (s.has_no_room)
+		_exit(SHIM_NO_ROOM);           /* not the job's fault: the node lets it begin later */
 	run(&s);
 	s.ended_ms = wall_ms();
 	journal_sync(&s.journal);

@@ -19,7 +19,7 @@ bool record_prepare(struct shim *s)
 	s->record = openat(s->dir, "exit", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (s->record >= 0 && (fallocate(s->record, FALLOC_FL_KEEP_SIZE, 0, RECORD_ROOM) == 0 || errno == EOPNOTSUPP))
 		return true;
-	fail(s, "exit record: %s", strerror(errno));
+	fail_file(s, "exit record");
 	return false;
 }
 

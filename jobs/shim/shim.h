@@ -82,6 +82,7 @@ struct shim {
 	uint64_t lost;                   /* bytes of output that could not be kept at the end */
 	int64_t started_ms, ended_ms;    /* wall clock */
 	char error[256];                 /* why it was not started */
+	bool has_no_room;                /* that was the disk */
 	int record;                      /* the exit record's file, its room taken beforehand */
 };
 
@@ -105,6 +106,7 @@ size_t tree_signal(int signal_number);   /* to all descendants of the caller; ho
 bool record_prepare(struct shim *s);
 bool record_write(struct shim *s);
 int64_t wall_ms(void);
+void fail_file(struct shim *s, const char *name);    /* by errno */
 void fail(struct shim *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -253,6 +253,23 @@ def test_full_disk_makes_the_job_wait_and_loses_nothing(tmp_path):
         subprocess.run(["umount", "-l", str(small)], check=False)
 
 
+def test_no_room_for_its_files_is_told_apart(tmp_path):
+    """Nothing was begun, and no record says otherwise: the node lets it begin later."""
+    small = mounted(tmp_path, "64k")
+    try:
+        a = Attempt(small / "a", ["touch", str(tmp_path / "began")])
+        with open(small / "filler", "wb", buffering=0) as f:
+            try:
+                while f.write(b"x" * 512):
+                    pass
+            except OSError:
+                pass
+        assert a.start().process.wait(slow(20)) == 4
+        assert not (tmp_path / "began").exists() and not ((a.dir / "exit").exists() and (a.dir / "exit").stat().st_size)
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=False)
+
+
 def test_full_disk_cannot_hide_how_it_ended(tmp_path):
     small = mounted(tmp_path, "64k")
     try:
