@@ -406,7 +406,7 @@ void run_attach(struct run *r, enum run_found found, pid_t pid)
 		run_fail(r, "node_lost", "the node lost what it knew of the attempt");
 		return;
 	}
-	if (boot && boot != r->s->boot && found != FOUND_ENDED)
+	if (boot && r->s->boot && boot != r->s->boot && found != FOUND_ENDED)
 		found = FOUND_LOST;            /* its process cannot live, and its directory may have lost what was not synced */
 	log_event(LOG_INFO, "job.found", "job=%s attempt=%lld how=%s", r->job_id, (long long)r->attempt,
 		  found == FOUND_ALIVE ? "alive" : found == FOUND_ENDED ? "ended" : found == FOUND_LOST ? "lost" : "never_begun");
@@ -424,8 +424,5 @@ void run_attach(struct run *r, enum run_found found, pid_t pid)
 		run_step(r);
 		return;
 	}
-	if (r->is_stop_wanted)
-		run_fail(r, "cancelled", "generic job cancelled");
-	else
-		run_again(r);
+	run_again(r);
 }

@@ -129,6 +129,10 @@ void run_fail(struct run *r, const char *code, const char *message)
 /* It surely did not begin: back into the queue, and nothing is said of it. */
 void run_again(struct run *r)
 {
+	if (r->is_stop_wanted) {
+		run_fail(r, "cancelled", "generic job cancelled");
+		return;
+	}
 	r->phase = RUN_ENDING;
 	r->record.has_end = true;
 	r->record.end.to = JOB_CANCELLED;      /* if it was asked to end meanwhile */

@@ -24,6 +24,14 @@ def start(concurrency=4, env_more=None, **kw):
         limit=slow(20))
 
 
+def start_on(disk, concurrency):
+    """With its state on this disk."""
+    state = disk / "state"
+    state.mkdir(mode=0o700)
+    (state / "config.json").write_text("{}")
+    return start(concurrency, {"MSWARM_SELF_HOSTED_NODE_STATE_PATH": str(state / "config.json")})
+
+
 class Client(threading.Thread):
     """Creates jobs as fast as it is answered, whatever happens to the node; remembers what was acknowledged."""
 
@@ -190,10 +198,7 @@ def test_the_end_is_read_after_a_restart(plane):
 
 def test_a_full_disk_refuses_creates_and_loses_nothing(small_disk):
     """What runs waits with its output, what is asked is refused by name, and it heals without hands."""
-    state = small_disk / "state"
-    state.mkdir(mode=0o700)
-    (state / "config.json").write_text("{}")
-    node = start(concurrency=1, env_more={"MSWARM_SELF_HOSTED_NODE_STATE_PATH": str(state / "config.json")})
+    node = start_on(small_disk, 1)
     plane = Jobs(node)
     try:
         job_id = plane.queue(echo("y" * 3000, repeat=20, delay_ms=100))
@@ -225,10 +230,7 @@ def test_a_full_disk_refuses_creates_and_loses_nothing(small_disk):
 
 def test_jobs_wait_for_room_on_the_disk(small_disk):
     """The log has room, the disk has none: what waits does not begin only to fail, and begins by itself when there is room."""
-    state = small_disk / "state"
-    state.mkdir(mode=0o700)
-    (state / "config.json").write_text("{}")
-    node = start(concurrency=2, env_more={"MSWARM_SELF_HOSTED_NODE_STATE_PATH": str(state / "config.json")})
+    node = start_on(small_disk, 2)
     plane = Jobs(node)
     try:
         for i in range(30):             # so that the log is long, and is written over
