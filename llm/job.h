@@ -52,6 +52,8 @@ struct job_result {
 	bool is_started, is_wrong_node;
 	int64_t latency_ms;
 	int64_t now_wall_ms;
+	struct slice node_id;              /* relayed jobs; empty: not written */
+	struct slice stream_events;        /* JSON array of the chunks that could not be posted; empty: not written */
 };
 /* Is this a reply of Ollama's /api/chat? Everything below that takes one relies on it. */
 bool job_is_ollama_reply(struct slice reply);

@@ -211,9 +211,8 @@ static void write_progress(struct jw *w, const struct job_result *r)
 	jw_end(w);
 }
 
-static void write_success(struct jw *w, const struct job_result *r, const struct answer *a)
+static void write_usage(struct jw *w, const struct answer *a)
 {
-	write_progress(w, r);
 	jw_obj(w, "usage");
 	jw_i64(w, "prompt_tokens", a->usage.prompt_tokens);
 	jw_i64(w, "completion_tokens", a->usage.completion_tokens);
@@ -253,20 +252,24 @@ enum errc job_result_json(const struct job_result *r, struct buf *out, struct er
 	jw_str(&w, "status", r->error ? "failed" : "success");
 	if (r->error && !r->is_started)
 		jw_bool(&w, "pre_start_failure", true);
-	if (r->error) {
-		write_progress(&w, r);
-		write_error(&w, r->error);
-	} else {
+	if (!r->error)
 		rc = write_response(&w, r, &a, e);
-		if (rc)
-			return rc;
-		write_success(&w, r, &a);
-	}
+	if (rc)
+		return rc;
+	if (r->stream_events.n)
+		jw_raw(&w, "stream_events", r->stream_events);
+	write_progress(&w, r);
+	if (r->error)
+		write_error(&w, r->error);
+	else
+		write_usage(&w, &a);
 	if (!r->is_wrong_node) {
 		jw_obj(&w, "timing");
 		jw_i64(&w, "local_latency_ms", r->latency_ms);
 		jw_end(&w);
 	}
+	if (r->node_id.n)
+		jw_slice(&w, "node_id", r->node_id);
 	jw_end(&w);
 	return jw_done(&w, e);
 }
