@@ -55,6 +55,7 @@ struct httpc_req {
 	int64_t total_ms;
 	uint64_t max_body;             /* 0 = unlimited (streams) */
 	bool is_fresh;                 /* do not reuse, do not keep the connection */
+	bool is_once;                  /* at most once: not sent anew when a kept connection turns out to be closed */
 	bool is_stream;                /* many small pieces over time: read past curl where that can be done */
 	const struct httpc_ops *ops;
 	void *ctx;

@@ -101,7 +101,7 @@ struct httpc_xfer {
 	const char *header_wanted;
 	struct err e;                                /* e.code: why we ended it ourselves; E_OK otherwise */
 	bool is_name, is_resolving;                  /* needs a look-up; holds one of the 8 places */
-	bool is_head_done, is_paused, is_to_resume, is_fresh, has_claim;
+	bool is_head_done, is_paused, is_to_resume, is_fresh, is_once, has_claim;
 	/* streams past curl */
 	bool is_stream;                              /* asked for, and possible */
 	bool is_chunked, is_last;                    /* as the head says; is_last: the peer closes after this answer */

@@ -139,6 +139,10 @@ static int on_connected(void *arg, char *peer_ip, char *own_ip, int peer_port, i
 	(void)own_port;
 	if (x->where == HTTPC_DOOMED || x->e.code)
 		return CURL_PREREQFUNC_ABORT;
+	if (x->is_once && x->phase != HTTPC_CONNECT) {
+		(void)err_set(&x->e, E_UPSTREAM, "connection closed without an answer");
+		return CURL_PREREQFUNC_ABORT;
+	}
 	httpc_lookup_ended(x);
 	x->phase = HTTPC_FIRST_BYTE;
 	curl_easy_getinfo(x->handle->easy, CURLINFO_NUM_CONNECTS, &new_connects);
@@ -444,6 +448,7 @@ enum errc httpc_xfer_set(struct httpc_xfer *x, const struct httpc_req *r, struct
 	x->max_body = r->max_body;
 	x->header_wanted = r->header_wanted;
 	x->is_fresh = r->is_fresh;
+	x->is_once = r->is_once;
 	x->is_name = !u.is_literal;
 	x->origin = x->c->max_idle_per_host ? httpc_origin_get(x->c, u.origin) : NULL;
 	x->start_ms = x->last_ms = loop_now_ms(x->c->loop);

@@ -42,6 +42,10 @@ struct agent {
 	enum agent_source source;
 	enum agent_health health;
 	enum agent_format format;
+	/* For the catalogue (gateway.md 7.1, 7.3), as the source gives it; NULL: nothing is known. Raw members without braces, before
+	 * and behind "exposed", and the sorted JSON array of its capabilities. */
+	char *entry_head, *entry_tail, *entry_caps;
+	bool is_metadata_unknown;          /* metadata_quality "unknown" */
 	bool supports_tools;               /* false only when the source says so */
 	bool is_supports_tools_known;
 	bool is_embedding;

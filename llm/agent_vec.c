@@ -12,6 +12,9 @@ void agent_done(struct agent *a)
 	mem_free(a->provider);
 	mem_free(a->source_id);
 	mem_free(a->extra_body);
+	mem_free(a->entry_head);
+	mem_free(a->entry_tail);
+	mem_free(a->entry_caps);
 	upstream_unref(a->up);
 	*a = (struct agent){ 0 };
 }
@@ -64,9 +67,12 @@ static bool copy_agent(struct agent *to, const struct agent *from)
 	to->up = from->up ? upstream_ref(from->up) : NULL;
 	/* each is set before the next can fail, so that agent_done on the half-made copy frees only what is its own */
 	to->slug = to->model = to->adapter = to->provider = to->source_id = to->extra_body = NULL;
+	to->entry_head = to->entry_tail = to->entry_caps = NULL;
 	return copy_str(&to->slug, from->slug) && copy_str(&to->model, from->model) &&
 	       copy_str(&to->adapter, from->adapter) && copy_str(&to->provider, from->provider) &&
-	       copy_str(&to->source_id, from->source_id) && copy_str(&to->extra_body, from->extra_body);
+	       copy_str(&to->source_id, from->source_id) && copy_str(&to->extra_body, from->extra_body) &&
+	       copy_str(&to->entry_head, from->entry_head) && copy_str(&to->entry_tail, from->entry_tail) &&
+	       copy_str(&to->entry_caps, from->entry_caps);
 }
 
 enum errc agent_vec_copy(struct agent_vec *v, const struct agent *from, size_t n, struct err *e)
@@ -103,7 +109,8 @@ static bool is_same_agent(const struct agent *a, const struct agent *b)
 {
 	return is_same_str(a->slug, b->slug) && is_same_str(a->model, b->model) && is_same_str(a->adapter, b->adapter) &&
 	       is_same_str(a->provider, b->provider) && is_same_str(a->source_id, b->source_id) &&
-	       is_same_str(a->extra_body, b->extra_body) && a->source == b->source && a->health == b->health &&
+	       is_same_str(a->extra_body, b->extra_body) && is_same_str(a->entry_head, b->entry_head) &&
+	       is_same_str(a->entry_tail, b->entry_tail) && is_same_str(a->entry_caps, b->entry_caps) && a->source == b->source && a->health == b->health &&
 	       a->format == b->format && a->supports_tools == b->supports_tools &&
 	       a->is_supports_tools_known == b->is_supports_tools_known && a->is_embedding == b->is_embedding &&
 	       a->is_exposed == b->is_exposed && a->is_shared == b->is_shared && a->sends_model == b->sends_model &&

@@ -33,6 +33,7 @@ struct inventory {
 	struct mutex mu;
 	struct agents *now;                /* GUARDED_BY(mu), as all below; never NULL */
 	bool is_first_done;
+	int64_t took_ms;                   /* of the last round, up to its latest answer */
 	struct inventory_waiter *waiters;
 };
 
@@ -133,6 +134,9 @@ static void after_report(struct source_part *p)
 
 	p->is_asking = false;
 	p->has_answered = true;
+	mutex_lock(&inv->mu);
+	inv->took_ms = clock_mono_ms() - inv->round_mono_ms;
+	mutex_unlock(&inv->mu);
 	publish(inv);
 	for (size_t i = 0; i < inv->part_count; i++)
 		if (!inv->parts[i]->has_answered)
@@ -198,6 +202,14 @@ void source_said(struct source_part *p, struct agent_vec *take, const struct err
 	else
 		note(p, SOURCE_OK, "");
 	after_report(p);
+}
+
+void source_said_version(struct source_part *p, struct agent_vec *take, const char *version)
+{
+	mutex_lock(&p->inv->mu);
+	(void)!slice_copy(slice_str(version), p->version, sizeof(p->version));
+	mutex_unlock(&p->inv->mu);
+	source_said(p, take, NULL);
 }
 
 static void set_unreachable(struct agent_vec *v)
@@ -452,6 +464,21 @@ bool inventory_wait_cancel(struct inventory *inv, struct inventory_waiter *w)
 		return true;
 	}
 	return false;
+}
+
+void inventory_discovery(struct inventory *inv, enum agent_source source, struct inventory_discovery *ret)
+{
+	MUTEX_SCOPE(&inv->mu);
+	*ret = (struct inventory_discovery){ .took_ms = inv->took_ms };
+	for (size_t i = 0; i < inv->part_count; i++) {
+		const struct source_part *p = inv->parts[i];
+
+		if (p->source != source)
+			continue;
+		ret->is_there = true;
+		ret->is_ok = p->state == SOURCE_OK;
+		(void)!slice_copy(slice_str(p->version), ret->version, sizeof(ret->version));
+	}
 }
 
 static const char *state_name(enum source_state s)

@@ -40,6 +40,15 @@ bool inventory_wait_first(struct inventory *inv, struct inventory_waiter *w);
 /* Takes a waiter off; false when its letter is already on the way (it will still arrive). */
 bool inventory_wait_cancel(struct inventory *inv, struct inventory_waiter *w);
 
+/* How the last word of a source came about, for heartbeats. Any thread. */
+struct inventory_discovery {
+	bool is_there;                     /* the source is asked at all */
+	bool is_ok;                        /* its last word was no failure */
+	int64_t took_ms;                   /* from the beginning of the last round to its latest answer */
+	char version[40];                  /* Ollama's, or empty */
+};
+void inventory_discovery(struct inventory *inv, enum agent_source source, struct inventory_discovery *ret);
+
 /* For status and the banner: what each source said. THREAD(any). Writes a JSON array member "sources". */
 struct jw;
 void inventory_json(struct inventory *inv, struct jw *w, const char *key);

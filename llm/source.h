@@ -30,6 +30,10 @@ bool agent_vec_is_same(const struct agent *a, size_t a_n, const struct agent *b,
 MUST_CHECK enum errc agent_vec_seal(struct agent_vec *take, uint64_t revision, struct agents **ret, struct err *e);
 void agent_done(struct agent *a);
 
+/* A finished object becomes a piece of a catalogue entry: its members without the braces (an array stays as it is). Empties b. */
+struct jw;
+MUST_CHECK enum errc source_entry_piece(struct jw *w, struct buf *b, char **ret, struct err *e);
+
 /* ---- parts ---- */
 struct source_part;
 
@@ -58,10 +62,13 @@ struct source_part {
 	enum source_state state;
 	size_t count;
 	char note[160];
+	char version[40];                  /* of what answered, where it says so (Ollama); else empty */
 };
 
 /* Its new last word. trouble: something is wrong all the same (NULL: nothing), for log and status. */
 void source_said(struct source_part *p, struct agent_vec *take, const struct err *trouble);
+/* The same, with the version of who said it. */
+void source_said_version(struct source_part *p, struct agent_vec *take, const char *version);
 /* is_down: the runner itself did not answer, so what it had is unreachable for now. */
 void source_failed(struct source_part *p, const struct err *e, bool is_down);
 /* It could not be told (a busy runner): everything stays as it is. */

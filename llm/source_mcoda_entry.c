@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/jw.h"
 #include "base/mem.h"
+#include "llm/pick.h"
 #include "llm/place.h"
 #include "llm/source_mcoda.h"
 
@@ -21,57 +22,6 @@ void mcoda_hints_done(struct mcoda_hints *h)
 		mem_free(h->v[i].models_path);
 	}
 	h->n = 0;
-}
-
-/* ---- picking members ---- */
-
-/* A record that is overlaid by another, key by key: config.localRunner by config. below may be NULL. */
-struct record {
-	const struct json *top, *below;
-};
-#define KEYS(...) ((const char *const[]){ __VA_ARGS__, NULL })
-
-static const struct json *pick_any(struct record r, const char *key)
-{
-	const struct json *v = json_get(r.top, key);
-
-	return json_is_absent(v) ? json_get(r.below, key) : v;
-}
-
-/* The first text that is not blank, trimmed. */
-static struct slice pick_text(struct record r, const char *const *keys)
-{
-	for (; *keys; keys++) {
-		struct slice s = slice_trim_js(json_slice(pick_any(r, *keys)));
-
-		if (s.n > 0)
-			return s;
-	}
-	return SLICE("");
-}
-
-static bool pick_bool(struct record r, const char *const *keys, bool *ret)
-{
-	for (; *keys; keys++) {
-		const struct json *v = pick_any(r, *keys);
-
-		if (json_is_bool(v)) {
-			*ret = json_is_true(v);
-			return true;
-		}
-	}
-	return false;
-}
-
-static int64_t pick_count(struct record r, const char *const *keys)
-{
-	for (; *keys; keys++) {
-		double v = json_num(pick_any(r, *keys), -1);
-
-		if (v >= 1 && v < 1e15)
-			return (int64_t)v;
-	}
-	return 0;
 }
 
 /* ---- tables ---- */
@@ -434,7 +384,7 @@ static enum errc fill_agent(struct source_part *p, const struct agent_vec *v, co
 	source_settle(p, a, read_created(entry));
 	source_expose(p->cfg, a, is_cloud);
 	*ret_is_local = ad->family == FAMILY_LOCAL;
-	return E_OK;
+	return mcoda_catalog(entry, *ret_is_local ? &r : NULL, a, e);
 }
 
 static enum errc add_entry(struct source_part *p, const struct json *entry, struct agent_vec *v,

@@ -1,5 +1,6 @@
 /* Ollama: its models by /api/tags, spoken to through its /v1. THREAD(supervisor). */
 #include "base/clock.h"
+#include "base/jw.h"
 #include "base/mem.h"
 #include "llm/source.h"
 
@@ -7,7 +8,9 @@
 
 struct ollama {
 	struct source_part part;
-	char *tags_url, *v1_url;
+	char *tags_url, *v1_url, *version_url;
+	char version[40];
+	bool is_version;                   /* what runs asks for the version; the tags come then */
 	struct httpc_xfer *xfer;
 	int status;
 	struct buf reply;
@@ -16,6 +19,59 @@ struct ollama {
 static struct ollama *ollama_of(struct source_part *p)
 {
 	return CONTAINER_OF(p, struct ollama, part);
+}
+
+/* ---- the catalogue's entry: gateway.md 7.3 ---- */
+
+static bool sees(struct slice name, struct slice family)
+{
+	static const char *const words[] = { "llava", "vision", "bakllava" };
+
+	for (size_t i = 0; i < ARRAY_LEN(words); i++)
+		if (slice_contains_nocase(name, slice_str(words[i])) || slice_contains_nocase(family, slice_str(words[i])))
+			return true;
+	return false;
+}
+
+static void text_or_null(struct jw *w, const char *key, const struct json *v)
+{
+	jw_str(w, key, json_str(v));
+}
+
+static enum errc write_entry(const struct json *m, struct agent *a, struct err *e)
+{
+	const struct json *details = json_get(m, "details");
+	struct slice name = slice_str(a->slug), family = json_slice(json_get(details, "family"));
+	AUTO_BUF b = BUF_MAX(64u * 1024);
+	struct jw w = JW(&b);
+	bool writes_code = slice_eq(family, SLICE("codellama")) || slice_contains_nocase(name, SLICE("code"));
+
+	jw_obj(&w, NULL);
+	jw_slice(&w, "name", name);
+	jw_str(&w, "provider", "ollama");
+	jw_str(&w, "adapter", "ollama");
+	jw_slice(&w, "model_id", name);
+	text_or_null(&w, "digest", json_get(m, "digest"));
+	text_or_null(&w, "family", json_get(details, "family"));
+	text_or_null(&w, "parameter_size", json_get(details, "parameter_size"));
+	text_or_null(&w, "quantization_level", json_get(details, "quantization_level"));
+	jw_bool(&w, "supports_tools", false);
+	jw_bool(&w, "supports_vision", sees(name, family));
+	jw_bool(&w, "openai_compatible", false);
+	jw_end(&w);
+	enum errc rc = source_entry_piece(&w, &b, &a->entry_head, e);
+
+	if (rc)
+		return rc;
+	w = JW(&b);
+	jw_obj(&w, NULL);
+	jw_str(&w, "best_usage", a->is_embedding ? "embedding" : writes_code ? "code_writer" : "general_chat");
+	jw_i64(&w, "rating", 5);
+	jw_i64(&w, "reasoning_rating", 4);
+	jw_i64(&w, "max_complexity", 3);
+	jw_end(&w);
+	a->is_metadata_unknown = json_is_absent(details);
+	return source_entry_piece(&w, &b, &a->entry_tail, e);
 }
 
 static enum errc add_model(struct ollama *o, struct upstream *up, const struct json *m, struct agent_vec *v, struct err *e)
@@ -40,6 +96,12 @@ static enum errc add_model(struct ollama *o, struct upstream *up, const struct j
 		modified_wall_ms = clock_wall_ms();
 	source_settle(&o->part, &a, modified_wall_ms / 1000);
 	source_expose(o->part.cfg, &a, false);
+	enum errc rc = write_entry(m, &a, e);
+
+	if (rc) {
+		agent_done(&a);
+		return rc;
+	}
 	return agent_vec_add(v, &a, e);
 }
 
@@ -89,6 +151,21 @@ static bool is_busy(const struct ollama *o)
 	return o->part.said.n > 0 && atomic_load(&o->part.said.v[0].up->running) > 0;
 }
 
+static void read_version(struct ollama *o)
+{
+	AUTO_JSON reply = NULL;
+	struct json_limits lim = { .max_bytes = TAGS_MAX, .max_depth = 8 };
+	struct slice version;
+
+	o->version[0] = '\0';
+	if (o->status < 200 || o->status > 299 || json_parse(buf_slice(&o->reply), lim, &reply, NULL))
+		return;
+	version = slice_trim(json_slice(json_get(reply, "version")));
+	(void)!slice_copy(version, o->version, sizeof(o->version));
+}
+
+static enum errc ask_tags(struct ollama *o, struct err *e);
+
 static void on_done(void *ctx, enum errc rc, enum httpc_phase phase, const struct err *e)
 {
 	struct ollama *o = ctx;
@@ -97,6 +174,14 @@ static void on_done(void *ctx, enum errc rc, enum httpc_phase phase, const struc
 
 	(void)phase;
 	o->xfer = NULL;
+	if (o->is_version) {
+		if (!rc)
+			read_version(o);
+		buf_done(&o->reply);
+		if (ask_tags(o, &why))
+			source_failed(&o->part, &why, false);
+		return;
+	}
 	if (rc == E_TIMEOUT && is_busy(o)) {
 		source_unchanged(&o->part);
 		return;
@@ -106,22 +191,39 @@ static void on_done(void *ctx, enum errc rc, enum httpc_phase phase, const struc
 	else if (read_tags(o, &v, &why))
 		source_failed(&o->part, &why, true);
 	else
-		source_said(&o->part, &v, NULL);
+		source_said_version(&o->part, &v, o->version);
 	buf_done(&o->reply);
 }
 
 static const struct httpc_ops tags_ops = { .on_head = on_head, .on_data = on_data, .on_done = on_done };
 
-static enum errc ollama_ask(struct source_part *p, struct err *e)
+static enum errc ask_url(struct ollama *o, const char *url, struct err *e)
 {
-	struct ollama *o = ollama_of(p);
+	struct source_part *p = &o->part;
 	int64_t limit_ms = p->cfg->probe_timeout_ms;
-	struct httpc_req q = { .method = "GET", .url = o->tags_url, .connect_ms = limit_ms, .first_byte_ms = limit_ms,
+	struct httpc_req q = { .method = "GET", .url = url, .connect_ms = limit_ms, .first_byte_ms = limit_ms,
 		.total_ms = limit_ms, .max_body = TAGS_MAX, .ops = &tags_ops, .ctx = o };
 
 	buf_init(&o->reply, TAGS_MAX);
 	o->status = 0;
 	return httpc_start(p->client, &q, &o->xfer, e);
+}
+
+static enum errc ask_tags(struct ollama *o, struct err *e)
+{
+	o->is_version = false;
+	return ask_url(o, o->tags_url, e);
+}
+
+/* Its version is for the gateway alone. */
+static enum errc ollama_ask(struct source_part *p, struct err *e)
+{
+	struct ollama *o = ollama_of(p);
+
+	if (strcmp(p->cfg->discovery_mode, "ollama") != 0 || p->cfg->mode == MODE_LOCAL)
+		return ask_tags(o, e);
+	o->is_version = true;
+	return ask_url(o, o->version_url, e);
 }
 
 static void ollama_cancel(struct source_part *p)
@@ -139,6 +241,7 @@ static void ollama_free(struct source_part *p)
 
 	mem_free(o->tags_url);
 	mem_free(o->v1_url);
+	mem_free(o->version_url);
 	source_part_done(p);
 	mem_free(o);
 }
@@ -167,7 +270,8 @@ enum errc source_ollama_new(const struct source_base *b, struct source_part **re
 	o->part.is_quiet = strcmp(b->cfg->discovery_mode, "ollama") != 0;
 	o->tags_url = with_path(b->cfg->ollama_base_url, "/api/tags");
 	o->v1_url = with_path(b->cfg->ollama_base_url, "/v1");
-	if (rc == E_OK && (!o->tags_url || !o->v1_url))
+	o->version_url = with_path(b->cfg->ollama_base_url, "/api/version");
+	if (rc == E_OK && (!o->tags_url || !o->v1_url || !o->version_url))
 		rc = err_set(e, E_NO_MEMORY, "no memory for a source");
 	if (rc == E_OK && source_is_self(b->cfg, slice_str(b->cfg->ollama_base_url)))
 		rc = err_set(e, E_INVALID_VALUE, "ollama_base_url: that is this node itself");

@@ -4,6 +4,7 @@
  */
 #include "base/log.h"
 #include "base/mem.h"
+#include "llm/outcomes.h"
 #include "routes/accounting.h"
 #include "routes/chat.h"
 #include "routes/node_job_priv.h"
@@ -34,6 +35,7 @@ static void count(struct work *c, bool is_error)
 		n.completion_tokens = u->completion_tokens;
 	}
 	accounting_add(c->ctx->accounting, &n);
+	outcomes_add(c->ctx->svc->outcomes, OUTCOME_LLM, n.total_ms, is_error ? v->failure.code : NULL);
 }
 
 /* q->reply is filled: the request is no longer ours. */

@@ -33,6 +33,8 @@ struct supervisor;
 struct subs;
 struct capabilities;
 struct artifact_files;
+struct gateway;
+struct outcomes;
 
 /* The body of GET /v1/models as made last on this loop (models_list.c). All zero to begin with. */
 struct models_cache {
@@ -72,6 +74,8 @@ struct svc {
 	struct pool *reads;                /* one thread for long answers (long_read.h), with a connection of its own: */
 	struct store_reader *reads_reader;
 	struct supervisor *supervisor;
+	struct gateway *gateway;           /* NULL: no account (local mode) */
+	struct outcomes *outcomes;
 	struct subs *subs;
 	const struct capabilities *capabilities;
 	struct artifact_files *files;

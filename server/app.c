@@ -168,19 +168,28 @@ void app_free(struct app *a)
 	thread_must_be(THREAD_MAIN);
 	end_threads(a);
 	control_stop(a->control);
+	if (a->svc.gateway) {
+		gateway_stop(a->svc.gateway, 0);       /* ended already, but after a boot that failed half-way */
+		gateway_join(a->svc.gateway);
+	}
+	if (a->gateway_books)
+		accounting_flush_wait(a->gateway_books);
+	accounting_free(a->gateway_books);
 	for (unsigned i = 0; i < a->loop_count; i++)
 		free_loop(&a->loops[i]);
 	pool_free(a->svc.reads);
 	pool_free(a->svc.pool);
-	inventory_free(a->svc.inventory);
-	httpc_free(a->super_client);
-	admission_free(a->svc.admission);
 	auth_free(a->svc.auth);
 	store_reader_close(a->svc.reads_reader);
 	store_reader_close(a->super_reader);
 	store_close(a->svc.store);
 	/* The store's last letters went to loops that do not run any more: their senders are freed with these two. */
 	control_free(a->control);
+	gateway_free(a->svc.gateway);
+	admission_free(a->svc.admission);
+	inventory_free(a->svc.inventory);
+	httpc_free(a->super_client);
+	outcomes_free(a->svc.outcomes);
 	supervisor_free(a->svc.supervisor);
 	subs_free(a->svc.subs);
 	artifact_files_free(a->svc.files);

@@ -28,8 +28,6 @@ void app_print_ready(struct app *a)
 		       host, has_brackets ? "]" : "", a->svc.port);
 	else
 		printf("mswarm self-hosted node %s active for %s\n", a->o.kind == APP_DAEMON ? "daemon" : "foreground run", a->node_id);
-	if (cfg->mode != MODE_LOCAL)
-		puts("gateway: not connected");
 	fflush(stdout);
 	log_event(LOG_INFO, "node.started", "addr=%s%s%s:%d mode=%s node=%s loops=%u version=%s", has_brackets ? "[" : "", host,
 		  has_brackets ? "]" : "", a->svc.port, config_mode_name(cfg->mode), a->node_id, a->loop_count, MSWARM_VERSION);

@@ -188,11 +188,18 @@ static enum errc open_work(struct app *a, struct err *e)
 {
 	const struct config *cfg = a->cfg;
 	const struct admission_opts o = {
-		.bound = { [ADMIT_LOCAL] = cfg->max_local_requests,
-			   [ADMIT_JOB] = cfg->max_concurrent_llm_jobs ? cfg->max_concurrent_llm_jobs : cfg->max_concurrent_jobs },
+		.bound = { [ADMIT_LOCAL] = cfg->max_local_requests, [ADMIT_JOB] = cfg->max_concurrent_llm_jobs + cfg->reserved_llm_jobs },
 		.max_queued = cfg->max_queued_requests,
 	};
-	enum errc rc = admission_new(&o, &a->svc.admission, e);
+	enum errc rc = E_OK;
+
+	if (cfg->reserved_llm_jobs && cfg->max_concurrent_jobs < cfg->max_concurrent_llm_jobs + cfg->reserved_llm_jobs)
+		return err_set(e, E_INVALID_VALUE, "max_concurrent_jobs: %lld, below max_concurrent_llm_jobs and reserved_llm_jobs together (%lld + %lld)",
+			       (long long)cfg->max_concurrent_jobs, (long long)cfg->max_concurrent_llm_jobs, (long long)cfg->reserved_llm_jobs);
+	rc = admission_new(&o, &a->svc.admission, e);
+
+	if (!rc)
+		rc = outcomes_new(&a->svc.outcomes, e);
 
 	if (!rc)
 		rc = pool_new(POOL_THREADS, POOL_QUEUE, &a->svc.pool, e);
@@ -375,11 +382,58 @@ static enum errc start_supervisor(struct app *a, struct err *e)
 	return thread_start(&a->super_thread, THREAD_SUPER, 0, app_super_run, a, e);
 }
 
+/* ---- the link to the account ---- */
+
+static void on_gateway_start(void *ctx, struct loop *l)
+{
+	struct app *a = ctx;
+	struct err e = { 0 };
+	char text[400];
+
+	if (accounting_new(l, a->svc.store, &a->gateway_books, &e))
+		log_event(LOG_ERROR, "usage.uncounted", "what=\"relayed jobs\" %s", log_err(&e, text, sizeof(text)));
+}
+
+static void on_gateway_job(void *ctx, const struct gateway_use *u)
+{
+	struct app *a = ctx;
+	struct accounting_entry n = { .agent = u->agent, .key_id = "gateway", .total_ms = u->took_ms, .is_error = u->is_error };
+
+	if (u->usage && u->usage->is_known) {
+		n.prompt_tokens = u->usage->prompt_tokens;
+		n.completion_tokens = u->usage->completion_tokens;
+	}
+	if (a->gateway_books)
+		accounting_add(a->gateway_books, &n);
+}
+
+static void on_gateway_end(void *ctx)
+{
+	app_wake(ctx, APP_GATEWAY_ENDED);
+}
+
+static enum errc open_gateway(struct app *a, struct err *e)
+{
+	const struct gateway_opts o = {
+		.cfg = a->cfg, .store = a->svc.store, .inventory = a->svc.inventory, .admission = a->svc.admission, .pool = a->svc.pool,
+		.outcomes = a->svc.outcomes, .caps = &a->capabilities, .drain = &a->svc.state.drain, .node_id = a->node_id,
+		.on_start = on_gateway_start, .on_job = on_gateway_job, .on_end = on_gateway_end, .ctx = a,
+	};
+
+	return a->cfg->mode == MODE_LOCAL ? E_OK : gateway_new(&o, &a->svc.gateway, e);
+}
+
+static enum errc start_gateway(struct app *a, struct err *e)
+{
+	return a->svc.gateway ? gateway_start(a->svc.gateway, e) : E_OK;
+}
+
 enum errc app_boot(struct app *a, struct err *e)
 {
 	static enum errc (*const steps[])(struct app *a, struct err *e) = {
 		open_process, open_log, open_state_dir, open_store, open_identity, open_auth,
-		open_supervisor, open_work, open_jobs, open_socket, open_loops, start_supervisor,
+		open_supervisor, open_work, open_jobs, open_gateway, open_socket, open_loops, start_supervisor,
+		start_gateway,
 	};
 
 	a->svc.cfg = a->cfg;

@@ -9,6 +9,7 @@
 #include "base/httpc.h"
 #include "base/pool.h"
 #include "base/thread.h"
+#include "gateway/gateway.h"
 #include "jobs/supervisor.h"
 #include "llm/admission.h"
 #include "llm/inventory.h"
@@ -22,7 +23,7 @@
 #define APP_LOOPS_MAX 16
 
 /* What wakes main; bits of struct app.events. */
-enum app_event { APP_BROKEN = 1, APP_QUIESCED = 2, APP_LOOPS_ENDED = 4, APP_INVENTORY = 8 };
+enum app_event { APP_BROKEN = 1, APP_QUIESCED = 2, APP_LOOPS_ENDED = 4, APP_INVENTORY = 8, APP_GATEWAY_ENDED = 16 };
 
 struct app_loop {
 	struct app *a;
@@ -62,6 +63,7 @@ struct app {
 	struct thread super_thread;
 	struct store_reader *super_reader;
 	struct capabilities capabilities;
+	struct accounting *gateway_books;  /* THREAD(gateway) */
 	struct control *control;
 	struct loop_msg super_start_msg, super_stop_msg;
 	struct inventory_waiter first_inventory;

@@ -104,6 +104,7 @@ static void leave_by_force(void)
 static void wait_for_loops(struct app *a, int64_t grace_ms, unsigned signals)
 {
 	int64_t force_mono_ms = clock_mono_ms() + grace_ms + LAST_EVENTS_MS + CUT_MS + FORCE_MS;
+	unsigned ended = a->svc.gateway ? 0 : APP_GATEWAY_ENDED;
 	bool is_urgent = false;
 
 	while (true) {
@@ -115,12 +116,15 @@ static void wait_for_loops(struct app *a, int64_t grace_ms, unsigned signals)
 			(void)close(a->listen_fd);
 			a->listen_fd = -1;
 		}
-		if (events & APP_LOOPS_ENDED)
+		ended |= events & (APP_LOOPS_ENDED | APP_GATEWAY_ENDED);
+		if (ended == (APP_LOOPS_ENDED | APP_GATEWAY_ENDED))
 			return;
 		if (signals >= 2 && !is_urgent) {
 			is_urgent = true;
 			force_mono_ms = clock_mono_ms() + LAST_EVENTS_MS + FORCE_MS;
 			log_event(LOG_INFO, "node.hurried", "signals=%u", signals);
+			if (a->svc.gateway)
+				gateway_stop(a->svc.gateway, 0);
 			post_end(a);
 		}
 		if (signals >= 3 || clock_mono_ms() >= force_mono_ms)
@@ -131,6 +135,8 @@ static void wait_for_loops(struct app *a, int64_t grace_ms, unsigned signals)
 void app_stop(struct app *a, int64_t grace_ms, unsigned signals)
 {
 	thread_must_be(THREAD_MAIN);
+	if (a->svc.gateway)
+		gateway_stop(a->svc.gateway, grace_ms);
 	post_stop(a, grace_ms);
 	wait_for_loops(a, grace_ms, signals);
 	for (unsigned i = 0; i < a->loop_count; i++)

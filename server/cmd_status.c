@@ -111,6 +111,21 @@ static void print_usage(const struct json *running)
 	}
 }
 
+static void print_gateway(const struct json *g)
+{
+	const char *error = json_str(json_get(g, "error")), *beat = json_str(json_get(g, "last_heartbeat_at"));
+
+	if (!json_is_object(g)) {
+		printf("  %-10s %s\n", "gateway", "none");
+		return;
+	}
+	printf("  %-10s %s: %s since %s%s%s\n", "gateway", text_of(g, "base_url"), text_of(g, "state"), text_of(g, "since"), error ? "; " : "",
+	       error ? error : "");
+	printf("  %-10s last heartbeat %s, %.0f jobs (%.0f running, %.0f failed), %.0f results wait\n", "", beat ? beat : "never",
+	       json_num(json_get(g, "jobs"), 0), json_num(json_get(g, "jobs_running"), 0), json_num(json_get(g, "jobs_failed"), 0),
+	       json_num(json_get(g, "results_waiting"), 0));
+}
+
 static void print_text(struct cli *c, const struct err *error, const struct json *running)
 {
 	if (error)
@@ -126,7 +141,7 @@ static void print_text(struct cli *c, const struct err *error, const struct json
 	       json_num(json_get(running, "uptime_s"), 0), text_of(running, "version"));
 	printf("  %-10s %s/v1\n", "API", text_of(running, "url"));
 	printf("  %-10s %s\n", "node id", text_of(running, "node_id"));
-	printf("  %-10s %s\n", "gateway", text_of(running, "gateway"));
+	print_gateway(json_get(running, "gateway"));
 	printf("  %-10s %s\n", "access", json_is_true(json_get(running, "is_keyed")) ? "with an API key" : "without a key, from this machine");
 	printf("  %-10s %s%s\n", "drain", text_of(running, "drain"), json_is_true(json_get(running, "is_stopping")) ? ", stopping" : "");
 	printf("  %-10s %s\n", "store", text_of(running, "store"));

@@ -34,6 +34,14 @@ static void conn_close(struct control_conn *k)
 	if (k->pending)
 		k->pending->owner = NULL; /* it goes on; nobody is told */
 	k->pending = NULL;
+	if (k->beat)
+		k->beat->owner = NULL;
+	k->beat = NULL;
+}
+
+static bool is_waiting(const struct control_conn *k)
+{
+	return k->pending || k->beat;
 }
 
 static void on_limit(struct loop_timer *t)
@@ -58,11 +66,11 @@ static bool conn_flush(struct control_conn *k)
 		mem_wipe(k->out.p, (size_t)n);
 		buf_consume(&k->out, (size_t)n);
 	}
-	if (k->has_ended && !k->out.n && !k->pending) {
+	if (k->has_ended && !k->out.n && !is_waiting(k)) {
 		conn_close(k);
 		return false;
 	}
-	uint32_t events = (k->has_ended || k->pending ? 0u : EPOLLIN) | (k->out.n ? EPOLLOUT : 0u);
+	uint32_t events = (k->has_ended || is_waiting(k) ? 0u : EPOLLIN) | (k->out.n ? EPOLLOUT : 0u);
 
 	if (loop_watch_mod(k->c->loop, k->watch, events, NULL) != E_OK) {
 		conn_close(k);
@@ -122,6 +130,16 @@ void control_answer(struct control_conn *k, const struct key_op *op, const struc
 		mem_wipe(text.p, text.n);
 }
 
+void control_answer_text(struct control_conn *k, struct slice text, const struct err *error)
+{
+	k->beat = NULL;
+	if (put_line(k, text, error, NULL) == E_OK)
+		run_lines(k);
+	else
+		k->has_ended = true;
+	conn_flush(k);
+}
+
 /* Run one line; its answer is appended, or follows later. */
 static void run_line(struct control_conn *k, struct slice line)
 {
@@ -149,7 +167,7 @@ static void run_line(struct control_conn *k, struct slice line)
 
 static void run_lines(struct control_conn *k)
 {
-	while (!k->pending) {
+	while (!is_waiting(k)) {
 		ptrdiff_t end = slice_find_char(buf_slice(&k->in), '\n');
 
 		if (end < 0)
@@ -301,6 +319,13 @@ void control_free(struct control *c)
 		c->in_flight = op->next;
 		key_op_done(op);
 		mem_free(op);
+	}
+	while (c->beats) {
+		struct control_beat *b = c->beats;
+
+		c->beats = b->next;
+		buf_done(&b->ask.text);
+		mem_free(b);
 	}
 	mem_free(c->path);
 	mem_free(c);

@@ -5,6 +5,7 @@
  *   {"op":"status"}                               {"op":"drain","mode":"on"|"off"|"all"|"status"}
  *   {"op":"keys.add","name":..,"models":[..],"requests_per_minute":n,"max_concurrent":n}   answers with the key, once
  *   {"op":"keys.list"}   {"op":"keys.revoke","key":id or name}   {"op":"access.open"}   {"op":"refresh"}
+ *   {"op":"heartbeat"}     answers {"ok":true,"heartbeat":{...}} when the gateway has
  *
  * Server: THREAD(supervisor), its loop. Client: blocking, for commands.
  */

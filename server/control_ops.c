@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/thread.h"
+#include "gateway/gateway.h"
 #include "jobs/supervisor.h"
 #include "llm/admission.h"
 #include "llm/inventory.h"
@@ -121,7 +122,14 @@ static enum errc op_status(struct svc *svc, struct store_reader *reader, struct 
 	jw_str(w, "version", MSWARM_VERSION);
 	jw_str(w, "node_id", svc->node_id);
 	jw_str(w, "mode", config_mode_name(svc->cfg->mode));
-	jw_str(w, "gateway", svc->cfg->mode == MODE_LOCAL ? "none" : "not connected");
+	if (svc->gateway) {
+		jw_obj(w, "gateway");
+		jw_str(w, "base_url", svc->cfg->gateway_base_url);
+		gateway_status(svc->gateway, w);
+		jw_end(w);
+	} else {
+		jw_null(w, "gateway");
+	}
 	jw_slice(w, "url", buf_slice(&url));
 	jw_str(w, "state_dir", svc->cfg->state_dir);
 	jw_i64(w, "uptime_s", (clock_mono_ms() - svc->started_mono_ms) / 1000);
@@ -154,6 +162,8 @@ static enum errc op_drain(struct svc *svc, const struct json *request, struct jw
 		log_event(LOG_INFO, "drain.changed", "mode=%s", drain_names[found]);
 	if (found == DRAIN_OFF)
 		supervisor_kick(svc->supervisor);
+	if (found >= 0 && svc->gateway)
+		gateway_kick(svc->gateway);
 	jw_str(w, "drain", drain_names[atomic_load(&svc->state.drain)]);
 	return E_OK;
 }
@@ -222,6 +232,49 @@ static enum errc op_key(struct control_conn *k, const struct json *request, cons
 	return E_OK;
 }
 
+/* ---- a heartbeat now ---- */
+
+static void on_beat(struct loop_msg *m)
+{
+	struct control_beat *b = CONTAINER_OF(m, struct control_beat, ask.answer);
+	AUTO_BUF text = BUF_MAX(CONTROL_ANSWER_MAX);
+	enum errc rc = b->ask.rc;
+	struct err e = b->ask.err;
+
+	if (!rc)
+		rc = buf_addf(&text, &e, "{\"ok\":true,\"heartbeat\":" SLICE_FMT "}", SLICE_ARG(buf_slice(&b->ask.text)));
+	if (b->owner)
+		control_answer_text(b->owner, buf_slice(&text), rc ? &e : NULL);
+	for (struct control_beat **at = &b->c->beats; *at; at = &(*at)->next)
+		if (*at == b) {
+			*at = b->next;
+			break;
+		}
+	buf_done(&b->ask.text);
+	mem_free(b);
+}
+
+static enum errc op_heartbeat(struct control_conn *k, bool *ret_later, struct err *e)
+{
+	struct control_beat *b;
+
+	if (!k->c->svc->gateway)
+		return err_set(e, E_MISSING_CONFIG, "this node has no account: it runs in local mode");
+	b = NEW(struct control_beat);
+	if (!b)
+		return err_set(e, E_NO_MEMORY, "no memory");
+	b->c = k->c;
+	b->owner = k;
+	b->next = k->c->beats;
+	b->ask.loop = k->c->loop;
+	b->ask.answer.fn = on_beat;
+	buf_init(&b->ask.text, CONTROL_ANSWER_MAX / 2);
+	k->c->beats = k->beat = b;
+	*ret_later = true;
+	gateway_ask(k->c->svc->gateway, &b->ask);
+	return E_OK;
+}
+
 /* ---- all ---- */
 
 enum errc control_request(struct control_conn *k, const struct json *request, struct jw *w, bool *ret_later, struct err *e)
@@ -237,6 +290,8 @@ enum errc control_request(struct control_conn *k, const struct json *request, st
 		return op_drain(svc, request, w, e);
 	if (strcmp(op, "keys.list") == 0)
 		return key_op_list(k->c->reader, w, e);
+	if (strcmp(op, "heartbeat") == 0)
+		return op_heartbeat(k, ret_later, e);
 	if (strcmp(op, "refresh") == 0) {
 		inventory_refresh(svc->inventory);
 		return E_OK;

@@ -1,0 +1,474 @@
+"""The link to the gateway: joining, heartbeats, states, and relayed jobs as the gateway sees them."""
+import json
+import time
+
+import pytest
+
+from conftest import config_for, slow
+from gateway import Gateway, after, job, lost, says
+from node import Node, wait_until
+from upstream import answer, chunk, cut, held, silent, stall, status, stream, words
+
+OWN = {"MSWARM_SELF_HOSTED_MAX_CONCURRENT_JOBS": "4"}
+
+
+@pytest.fixture
+def gw(request):
+    g = Gateway()
+    yield g
+    if getattr(request.node, "has_failed", False):
+        g.show()
+    g.close()
+    g.check()
+
+
+@pytest.fixture
+def make_member(request, gw, make_upstream):
+    """make_member(env={}, ...): a node of gw's account whose runner is member.up."""
+    made = []
+
+    def make(env=None, up=None, share=True, args=(), is_waiting=True, **members):
+        up = up or make_upstream()
+        node = Node(env=gw.env(**{**OWN, **(env or {})}), args=args, config=config_for(up.entry(share=share), **members), is_stall_checked=True)
+        node.up = up
+        made.append(node)
+        node.start(limit=slow(20))
+        if is_waiting:
+            gw.wait_beat(lambda b: b["local_agent_catalog"]["exposed_model_count"] > 0, slow(10))
+        return node
+    yield make
+    for node in made:
+        try:
+            if getattr(request.node, "has_failed", False):
+                node.show()
+            elif node.process:
+                node.stop(slow(20))
+        finally:
+            node.close()
+
+
+@pytest.fixture
+def member(make_member):
+    return make_member()
+
+
+def gateway_state(node):
+    return json.loads(node.cli("status", "--json").stdout)["running"]["gateway"]
+
+
+def wait_state(node, *states, limit=10):
+    wait_until(lambda: gateway_state(node)["state"] in states, slow(limit), f"link {states}")
+    return gateway_state(node)
+
+
+# ---- heartbeats ----
+
+def test_the_first_heartbeat_says_it_all(gw, member):
+    b = gw.beats[-1]
+    assert b["node_version"] == "0.1.81" and b["status"] == "online" and b["runtime"]["relay_mode"] == "outbound"
+    assert b["capacity"]["max_concurrency"] == 4 and b["capacity"]["free_slots"] == 4
+    model = next(m for m in b["models"] if m["name"] == "m")
+    assert model["exposed"] and model["provider"] == "mcoda" and model["source_agent_slug"] == "m" and model["health_status"] == "healthy"
+    request = gw.requests_of("heartbeat")[0]
+    assert request.headers["user-agent"].startswith("mswarm/") and request.headers["authorization"] == "Bearer msn_tok"
+    state = gateway_state(member)
+    assert state["state"] == "online" and state["heartbeats"] >= 1 and state["error"] is None
+    assert "msn_tok" not in member.log()
+
+
+def test_heartbeats_keep_their_time(gw, member):
+    gw.wait(lambda: len(gw.beats) >= 4, slow(10))
+    times = [r.head_mono for r in gw.requests_of("heartbeat")][:4]
+    # From the first to the last: whole intervals, no drift by what an exchange takes.
+    assert all(abs(times[i] - times[0] - i) < slow(0.15) for i in range(4)), [t - times[0] for t in times]
+
+
+def test_drain_is_told_at_once_and_stops_the_polls(gw, make_member):
+    member = make_member(env={"MSWARM_SELF_HOSTED_HEARTBEAT_INTERVAL_SECONDS": "3600"})
+    n = len(gw.beats)
+    member.cli("node", "drain", "on")
+    b = gw.wait_beat(after=n)
+    assert b["runtime"]["drain_mode"] and b["capacity"]["drain_mode"] and b["capacity"]["free_slots"] == 0
+    wait_until(lambda: all(r.is_answered for r in gw.requests_of("poll")), slow(5), "the poll in flight")
+    polls = len(gw.requests_of("poll"))
+    gw.offer(job("j1", stream=True))
+    wait_until(lambda: time.monotonic() > gw.requests_of("poll")[-1].at_mono + 2.0, 10)
+    assert len(gw.requests_of("poll")) == polls
+    member.cli("node", "drain", "off")
+    assert gw.wait_result("j1", slow(10))["status"] == "success"
+
+
+def test_once_asks_the_running_node(gw, make_member):
+    member = make_member(env={"MSWARM_SELF_HOSTED_HEARTBEAT_INTERVAL_SECONDS": "3600"})
+    n = len(gw.beats)
+    done = member.cli("once")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert list(told)[:6] == ["enrolled", "status", "model_count", "discovery_source", "mcoda_agent_count", "ollama_version"]
+    assert told["heartbeat_response"] == {"accepted": True} and told["capacity"]["recent_failures"] == []
+    assert len(gw.beats) == n + 1
+
+
+def test_load_is_true_while_jobs_run(gw, make_member):
+    member = make_member()
+    gate = member.up.gate()
+    member.up.script(held(gate), held(gate))
+    gw.offer(job("j1"), job("j2"))
+    b = gw.wait_beat(lambda b: b["capacity"]["active_jobs"] == 2)
+    assert b["capacity"]["free_slots"] == 2 and b["capacity"]["execution_class_capacity"]["chat"]["active_jobs"] == 2
+    n = len(gw.beats)
+    gate.open()
+    gw.wait_result("j1"), gw.wait_result("j2")
+    b = gw.wait_beat(lambda b: b["capacity"]["active_jobs"] == 0, after=n)
+    assert b["capacity"]["free_slots"] == 4
+
+
+def test_without_load_reporting_the_old_shape(gw, make_member):
+    make_member(args=["--disable-load-reporting"])
+    assert gw.beats[-1]["capacity"] == {"active_jobs": 0, "queued_jobs": 0}
+
+
+def test_hardware_pressure_is_asked_for(gw, make_member):
+    make_member(args=["--enable-hardware-telemetry"])
+    p = gw.beats[-1]["hardware_pressure"]
+    assert list(p) == ["schema_version", "collected_at", "cpu", "ram", "gpu"] and p["cpu"]["core_count"] >= 1
+    assert 0 <= p["ram"]["used_ratio"] <= 1 and p["ram"]["total_bucket"].endswith("GiB")
+
+
+def test_what_is_not_shared_stays_at_home(gw, make_upstream, make_member):
+    member = make_member(share=False, is_waiting=False)
+    gw.wait(lambda: len(gw.beats) >= 2, slow(10))
+    assert gw.beats[-1]["models"] == []
+    gw.offer(job("j1"))
+    r = gw.wait_result("j1")
+    assert r["error"]["code"] == "selected_agent_unavailable" and r["pre_start_failure"] is True and not gw.starts["j1"]
+    assert not member.up.chats
+
+
+# ---- jobs ----
+
+def test_a_streamed_job(gw, member):
+    member.up.script(stream(*words("Hel", "lo", " you")))
+    gw.offer(job("job/1 a", stream=True))
+    r = gw.wait_result("job/1 a")
+    assert r["status"] == "success" and "stream_events" not in r
+    message = r["openai_response"]["choices"][0]
+    assert message["message"]["content"] == "Hello you" and message["finish_reason"] == "stop"
+    assert gw.text_of("job/1 a") == "Hello you" and gw.starts["job/1 a"] == 1
+    assert r["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+    kinds = [gw.kind_of(q)[0] for q in gw.requests if gw.kind_of(q)[1] == "job/1 a"]
+    assert kinds[0] == "start" and kinds[-1] == "result" and set(kinds[1:-1]) == {"events"}
+    assert any(q.target.endswith("/jobs/job%2F1%20a/start") for q in gw.requests)
+
+
+def test_a_plain_job(gw, member):
+    gw.offer(job("j1"))
+    r = gw.wait_result("j1")
+    assert r["status"] == "success" and r["openai_response"]["choices"][0]["message"]["content"] == "Hello"
+    assert not gw.chunks["j1"] and r["openai_response"]["metadata"]["agent_slug"] == "m"
+    assert [e["type"] for e in r["progress_events"]] == ["agent_selected", "status"]
+    assert r["node_id"] == "shn_1" and r["timing"]["local_latency_ms"] >= 0
+
+
+@pytest.mark.parametrize("members, code, text", [
+    ({"node_id": "other"}, "validation_failed", "job node_id does not match this node"),
+    ({"agent_slug": "ghost", "model": "ghost"}, "selected_agent_unavailable", "selected local mcoda agent ghost is not available on this node"),
+    ({"workspace": {"root": "/tmp"}}, "policy_denied", None),
+    ({"docdex": {"required": True, "base_url": "x", "repo_id": "y"}}, "docdex_context_missing", None),
+])
+def test_refused_before_the_start(gw, member, members, code, text):
+    gw.offer({**job("j1"), **members})
+    r = gw.wait_result("j1")
+    assert r["status"] == "failed" and r["pre_start_failure"] is True and r["error"]["code"] == code
+    assert text is None or r["error"]["message"] == text
+    assert not gw.starts["j1"] and not member.up.chats
+
+
+def test_a_job_without_a_request_is_answered(gw, member):
+    gw.offer({"job": {"job_id": "j1", "request_id": "r1", "node_id": "shn_1"}})
+    r = gw.wait_result("j1")
+    assert r["error"]["code"] == "validation_failed" and r["pre_start_failure"] is True
+
+
+def test_a_runner_that_fails(gw, member):
+    member.up.script(status(500, {"error": {"message": "out of luck", "type": "server_error"}}))
+    gw.offer(job("j1", stream=True))
+    r = gw.wait_result("j1")
+    assert r["status"] == "failed" and "pre_start_failure" not in r and "out of luck" in r["error"]["message"]
+    b = gw.wait_beat(lambda b: b["health"]["recent_failure_count"] == 1)
+    assert b["health"]["recent_failures"][0]["code"] == "upstream_error" and b["health"]["recent_failures"][0]["execution_class"] == "agentic"
+
+
+def test_jobs_run_beside_each_other_up_to_the_limit(gw, make_member):
+    member = make_member(env={"MSWARM_SELF_HOSTED_MAX_CONCURRENT_JOBS": "2"})
+    gate = member.up.gate()
+    member.up.script(*[held(gate)] * 3)
+    gw.offer(*[job(f"j{i}") for i in range(3)])
+    wait_until(lambda: len(member.up.chats) == 2, slow(10), "two chats")
+    gw.wait_beat(lambda b: b["capacity"]["active_jobs"] == 2 and b["capacity"]["free_slots"] == 0)
+    assert len(gw.claims) == 2, "no poll without a free slot"
+    gate.open()
+    for i in range(3):
+        assert gw.wait_result(f"j{i}", slow(10))["status"] == "success"
+
+
+def test_a_slow_gateway_does_not_stall_the_runner(gw, member):
+    gate = gw.gate()
+    gw.script("events", after(gate))
+    member.up.script(stream(*words(*[f"w{i} " for i in range(200)])))
+    gw.offer(job("j1", stream=True))
+    wait_until(lambda: member.up.chats and member.up.chats[0].is_answered, slow(5), "the runner to be through")
+    gate.open()
+    assert gw.wait_result("j1")["status"] == "success"
+    assert gw.text_of("j1") == "".join(f"w{i} " for i in range(200)) and gw.chunk_posts["j1"] <= 4
+
+
+def test_events_that_fail_travel_in_the_result(gw, member):
+    gates = [member.up.gate() for _ in range(2)]
+    gw.script("events", lost)
+    member.up.script(stream(chunk({"content": "a"}), gates[0], chunk({"content": "b"}), gates[1], *words("c")))
+    gw.offer(job("j1", stream=True))
+    gw.wait(lambda: gw.chunk_posts["j1"] == 1)
+    for g in gates:
+        g.open()
+    r = gw.wait_result("j1")
+    text = "".join(c["choices"][0]["delta"].get("content") or "" for c in r["stream_events"])
+    assert text == "abc" and r["openai_response"]["choices"][0]["message"]["content"] == "abc"
+    assert gw.chunk_posts["j1"] == 1, "at most once: none after the one whose answer was lost"
+
+
+def test_a_long_job_gives_signs_of_life(gw, make_member):
+    member = make_member(env={"MSWARM_KEEP_ALIVE_MS": "200"})
+    gate = member.up.gate()
+    member.up.script(held(gate))
+    gw.offer(job("j1"))
+    gw.wait(lambda: len(gw.progress["j1"]) >= 3, slow(10))
+    assert gw.progress["j1"][0]["type"] == "status" and gw.progress["j1"][0]["request_id"] == "req-j1"
+    gate.open()
+    assert gw.wait_result("j1")["status"] == "success"
+
+
+@pytest.mark.parametrize("code", [404, 409, 410])
+def test_a_job_that_is_gone_is_stopped_and_the_others_go_on(gw, make_member, code):
+    member = make_member(env={"MSWARM_KEEP_ALIVE_MS": "200"})
+    gate = member.up.gate()
+    member.up.script(silent, held(gate))
+    gw.offer(job("gone"))
+    gone = member.up.wait_chat()
+    gw.offer(job("stays"))
+    member.up.wait_chat()
+    gw.gone["gone"] = code
+    gone.wait_closed(slow(10))
+    gate.open()
+    assert gw.wait_result("stays")["status"] == "success"
+    assert not gw.results["gone"]
+    assert wait_state(member, "online")["jobs_gone"] == 1
+    gw.offer(job("next"))
+    assert gw.wait_result("next")["status"] == "success"
+
+
+def test_a_start_that_is_refused(gw, member):
+    gw.script("start", says(422, {"error": "no"}))
+    gw.offer(job("j1"))
+    r = gw.wait_result("j1")
+    assert r["pre_start_failure"] is True and r["error"]["code"] == "upstream_error" and r["error"]["message"].startswith("request_failed:422:")
+    assert not member.up.chats
+
+
+def test_answers_that_are_lost_change_nothing(gw, member):
+    gw.script("start", lost)
+    gw.script("result", lost, lost)
+    gw.offer(job("j1", stream=True))
+    gw.wait(lambda: len(gw.results["j1"]) == 3, slow(15))
+    assert gw.starts["j1"] == 2 and len(member.up.chats) == 1
+    assert gw.results["j1"][0] == gw.results["j1"][1] == gw.results["j1"][2]
+    wait_until(lambda: gateway_state(member)["results_waiting"] == 0, slow(5), "the outbox to be empty")
+
+
+def test_an_answer_that_comes_twice_runs_once(gw, member):
+    gw.offer(job("j1"), job("j1"))
+    assert gw.wait_result("j1")["status"] == "success"
+    gw.offer(job("j1"), job("j2"))
+    assert gw.wait_result("j2", slow(10))["status"] == "success"
+    assert len(gw.results["j1"]) == 1 and len(member.up.chats) == 2
+
+
+# ---- restarts ----
+
+def test_a_result_survives_a_kill(gw, make_member):
+    member = make_member()
+    gw.script("result", *[says(503)] * 3)
+    gw.offer(job("j1"))
+    wait_until(lambda: len(gw.requests_of("result")) >= 1, slow(10), "a result that is refused")
+    member.kill()
+    member.start(limit=slow(20))
+    assert gw.wait_result("j1", slow(20))["status"] == "success"
+    wait_until(lambda: gateway_state(member)["results_waiting"] == 0, slow(5), "the outbox to be empty")
+    assert len(gw.results["j1"]) == 1
+
+
+@pytest.mark.parametrize("is_streaming", [True, False])
+def test_a_job_that_a_kill_interrupts_is_told(gw, make_member, is_streaming):
+    member = make_member()
+    member.up.script(stall(chunk({"content": "a"})) if is_streaming else silent)
+    gw.offer(job("j1", stream=is_streaming))
+    member.up.wait_chat()
+    wait_until(lambda: gw.starts["j1"], slow(5))
+    member.kill()
+    member.start(limit=slow(20))
+    r = gw.wait_result("j1", slow(20))
+    assert r["status"] == "failed" and r["error"]["code"] == "node_interrupted" and r["error"]["retryable"] is True
+    assert len(member.up.chats) == 1, "it is not run again by itself"
+
+
+def test_a_stop_tells_what_it_ends(gw, make_member):
+    member = make_member(args=["--stop-grace-ms", "300"])
+    member.up.script(silent)
+    gw.offer(job("j1"))
+    member.up.wait_chat()
+    member.stop(slow(20))
+    r = gw.wait_result("j1")
+    assert r["error"]["code"] == "node_interrupted" and r["error"]["retryable"] is True
+
+
+def test_a_stop_waits_for_what_is_nearly_done(gw, make_member):
+    member = make_member()
+    gate = member.up.gate()
+    member.up.script(held(gate))
+    gw.offer(job("j1"))
+    member.up.wait_chat()
+    member.signal(15)
+    wait_until(lambda: "node.stopping" in member.log(), slow(5))
+    gate.open()
+    assert member.wait(slow(20)) == 0
+    assert gw.results["j1"][0]["status"] == "success"
+
+
+# ---- trouble ----
+
+def test_a_gateway_that_comes_back(gw, make_member):
+    member = make_member()
+    gw.vanish()
+    wait_state(member, "degraded")
+    gw.listen()
+    wait_state(member, "online", limit=20)
+    gw.offer(job("j1"))
+    assert gw.wait_result("j1", slow(10))["status"] == "success"
+
+
+@pytest.mark.parametrize("offer", [None, "", {}, [], {"job": 1}, {"job": {}}, {"job": {"job_id": ""}}, {"job": {"job_id": ".."}}, "not json"])
+def test_polls_that_bring_nothing_are_one_a_second(gw, make_member, offer):
+    gw.hold_s = 0
+    make_member()
+    n = len(gw.requests_of("poll"))
+    gw.offer(*[offer if offer is not None else {"job": None}] * 50)
+    begin = time.monotonic()
+    wait_until(lambda: time.monotonic() > begin + 3.2, 10)
+    assert len(gw.requests_of("poll")) - n <= 5
+
+
+@pytest.mark.parametrize("answer_", [says(500), says(429), says(204), says(302, location="http://127.0.0.1:1/"), cut(), says(404)])
+def test_polls_that_fail_back_off(gw, make_member, answer_):
+    gw.script("poll", *[answer_] * 1000)
+    member = make_member()
+    begin = time.monotonic()
+    wait_until(lambda: time.monotonic() > begin + 4.0, 10)
+    assert 1 <= len(gw.requests_of("poll")) <= 6
+    gw._by_kind["poll"].clear()
+    gw.offer(job("j1"))
+    assert gw.wait_result("j1", slow(20))["status"] == "success"
+    wait_state(member, "online")
+
+
+def test_a_gateway_without_the_poll_path_is_told_and_heals(gw, make_member):
+    gw.script("poll", *[says(404, {"error": "not_found"})] * 2)
+    member = make_member()
+    b = gw.wait_beat(lambda b: "lifecycle" in b["runtime"])
+    assert b["status"] == "degraded" and b["health"]["lifecycle_reason"] == "self_hosted_protocol_mismatch"
+    assert "Gateway is missing lifecycle endpoint POST" in b["runtime"]["lifecycle"]["message"]
+    n = len(gw.beats)
+    b = gw.wait_beat(lambda b: "lifecycle" not in b["runtime"], slow(20), after=n)
+    assert b["status"] == "online"
+    wait_state(member, "online")
+
+
+def test_a_token_that_is_refused_and_given_back(gw):
+    node = Node(env={**gw.env(), "MSWARM_SELF_HOSTED_RUNTIME_TOKEN": None}, config={"node_id": "shn_1"})
+    try:
+        key = node.state_dir / "node.key"
+        key.write_text("msn_tok\n")
+        key.chmod(0o600)
+        node.start(limit=slow(20))
+        wait_state(node, "online")
+        gw.token = "msn_other"
+        state = wait_state(node, "refused")
+        assert state["error"].startswith("request_failed:401")
+        n = len(gw.requests_of("poll"))
+        begin = time.monotonic()
+        wait_until(lambda: time.monotonic() > begin + 2, 10)
+        assert len(gw.requests_of("poll")) == n, "no polls with a token that was refused"
+        key.write_text("msn_other\n")
+        node.cli("once")                # somebody looks: the next word is said now, with the key that is there now
+        wait_state(node, "online", limit=20)
+        assert "msn_other" not in node.log() and "msn_tok" not in node.log()
+        node.stop(slow(20))
+    finally:
+        if node.process:
+            node.show()
+        node.close()
+
+
+def test_a_node_that_was_removed_looks_whether_it_is_back(gw, make_member):
+    member = make_member(env={"MSWARM_GATEWAY_RECHECK_SECONDS": "2"})
+    gw.script("heartbeat", says(410, {"error": "removed"}))
+    wait_state(member, "removed")
+    n, polls = len(gw.requests_of("heartbeat")), len(gw.requests_of("poll"))
+    wait_state(member, "online")
+    assert len(gw.requests_of("heartbeat")) <= n + 2 and len(gw.requests_of("poll")) <= polls + 2
+    gw.offer(job("j1"))
+    assert gw.wait_result("j1", slow(10))["status"] == "success"
+
+
+def test_enrolment_by_token(gw):
+    node = Node(env={**gw.env(MSWARM_SELF_HOSTED_ENROLLMENT_TOKEN="mse_t"), "MSWARM_SELF_HOSTED_RUNTIME_TOKEN": None}, config={"node_id": "shn_1", "mine": [1, 2]})
+    gw.script("enroll", says(503))
+    with node:
+        gw.wait(lambda: len(gw.beats) >= 2, slow(20))
+        assert gw.beats[0]["config_version"] == 3
+        kept = json.loads((node.state_dir / "config.json").read_text())
+        assert kept["mine"] == [1, 2] and kept["config_version"] == 3 and kept["lifecycle_health_status"] == "healthy" and "runtime_token" not in kept
+        key = node.state_dir / "node.key"
+        assert key.read_text() == "msn_tok\n" and key.stat().st_mode & 0o777 == 0o600
+        assert (node.state_dir / "config.json").stat().st_mode & 0o777 == 0o600
+        assert "mse_t" not in node.log()
+
+
+def test_the_token_goes_to_no_other_host(gw, make_member, make_upstream):
+    elsewhere = make_upstream()
+    member = make_member(jobs_result_path_template=f"http://127.0.0.1:{elsewhere.port}/steal/:jobId")
+    state = wait_until(lambda: gateway_state(member)["error"] and gateway_state(member), slow(5), "the error in the status")
+    assert "another host than the gateway's" in state["error"] and state["state"] == "online"
+    assert not gw.requests_of("poll"), "a job whose result can go nowhere is not claimed"
+    assert "poll.path_refused" in member.log() and not elsewhere.requests[1:]
+
+
+def test_another_host_can_be_allowed(gw, make_member):
+    with Gateway() as other:
+        make_member(gateway_hosts=["127.0.0.1"], jobs_result_path_template=f"{other.url}/v1/swarm/self-hosted/node/jobs/:jobId/result")
+        gw.offer(job("j1"))
+        assert other.wait_result("j1", slow(10))["status"] == "success" and not gw.results["j1"]
+
+
+def test_secrets_are_in_no_file(gw, make_member):
+    gw.attached_key = "msw_attached_key_987654"
+    member = make_member()
+    member.up.script(status(500, {"error": {"message": "key msw_attached_key_987654 is bad"}}))
+    gw.offer(job("j1", text="the secret prompt 12345"))
+    r = gw.wait_result("j1")
+    assert "msw_attached" not in json.dumps(r)
+    member.kill()
+    for path in member.home.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            assert b"secret prompt 12345" not in data and b"msw_attached" not in data, path
+    member.start(limit=slow(20))
