@@ -19,6 +19,7 @@
 #include "base/json.h"
 
 #define MSWARM_COMPAT_VERSION "0.1.81"
+#define CONFIG_SHARED_SECRET_FILE "signing.shared.key"  /* beside config.json, 0600: the secret that a gateway shares */
 
 enum config_origin { CFG_FROM_DEFAULT, CFG_FROM_FILE, CFG_FROM_ENV, CFG_FROM_FLAG };
 

@@ -2,6 +2,7 @@
 #include "base/config_edit.h"
 
 #include "base/clock.h"
+#include "base/config_priv.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
@@ -104,6 +105,43 @@ static bool is_marked(const struct config_edit *c, char kind, const char *key)
 		if (*p == kind && strcmp(p + 1, key) == 0)
 			return true;
 	return false;
+}
+
+static void edit_row(struct config_edit *c, struct config *cfg, const struct config_row *r)
+{
+	AUTO_BUF text = BUF_MAX(FILE_MAX);
+	struct jw w = JW(&text);
+	const struct str_list *l;
+
+	switch (r->type) {
+	case ROW_INT:
+		jw_i64(&w, NULL, *config_int(cfg, r));
+		break;
+	case ROW_BOOL:
+		jw_bool(&w, NULL, *config_bool(cfg, r));
+		break;
+	case ROW_STR:
+		jw_str(&w, NULL, *config_str(cfg, r));
+		break;
+	case ROW_LIST:
+		l = config_list(cfg, r);
+		jw_arr(&w, NULL);
+		for (size_t i = 0; i < l->n; i++)
+			jw_str(&w, NULL, l->v[i]);
+		jw_end(&w);
+		break;
+	}
+	if (!c->err.code && !jw_done(&w, &c->err))
+		config_edit_raw(c, r->json_key, buf_slice(&text));
+}
+
+void config_edit_given(struct config_edit *c, const struct config *cfg)
+{
+	struct config *values = (struct config *)(uintptr_t)cfg;       /* the accessors give pointers for writing; we only read */
+
+	for (size_t row = 0; row < ROW__COUNT; row++)
+		if (config_rows[row].json_key[0] && !(config_rows[row].flags & CFG_SECRET) && cfg->origins[row] >= CFG_FROM_ENV)
+			edit_row(c, values, &config_rows[row]);
 }
 
 /* ---- the new text ---- */

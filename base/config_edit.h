@@ -25,6 +25,10 @@ void config_edit_drop(struct config_edit *c, const char *key);
 /* Only when it is not there yet: config_edit_* with this key has no effect on what stands. */
 void config_edit_keep(struct config_edit *c, const char *key);
 
+struct config;
+/* Every setting that a flag or the environment gave, but secrets: for what must hold without them, in a service. */
+void config_edit_given(struct config_edit *c, const struct config *cfg);
+
 /* The new text, without writing it: old is the file's content, empty when there is none. path is for messages. */
 MUST_CHECK enum errc config_edit_text(const struct config_edit *c, const char *path, struct slice old, struct buf *out, struct err *e);
 /* E_BAD_JSON, E_TOO_LARGE, E_IO, E_CONFLICT (another command holds the lock for longer than 5 s). */

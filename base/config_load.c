@@ -326,6 +326,31 @@ static void wipe_done(struct buf *b)
 	buf_done(b);
 }
 
+/* What install --signing-secret-stdin has stored. */
+static enum errc read_shared_secret(struct config_build *b, struct err *e)
+{
+	AUTO_FREE char *path = file_join(b->c->state_dir, CONFIG_SHARED_SECRET_FILE);
+	CLEANUP(wipe_done) struct buf text = BUF_MAX(KEY_MAX);
+	struct err why = { 0 };
+	enum errc rc = path ? file_read_private(path, &text, &why) : no_memory(e);
+
+	if (rc == E_NOT_FOUND)
+		return E_OK;
+	if (rc == E_FORBIDDEN) {               /* others may have read it: it is no secret */
+		config_warn(b, "%s", why.what);
+		return E_OK;
+	}
+	if (rc)
+		return path ? err_set(e, rc, "%s", why.what) : rc;
+	struct slice value = slice_trim_js(buf_slice(&text));
+
+	if (!value.n)
+		return E_OK;
+	rc = secret_set(&b->c->signing_secret, value, e);
+	b->c->is_signing_secret_shared = rc == E_OK;
+	return rc;
+}
+
 static enum errc resolve_secrets(struct config_build *b, struct err *e)
 {
 	static const char *const names[] = {
@@ -342,7 +367,7 @@ static enum errc resolve_secrets(struct config_build *b, struct err *e)
 		rc = secret_set(&b->c->signing_secret, value, e);
 		b->c->is_signing_secret_shared = rc == E_OK;
 	}
-	return rc;
+	return rc || b->c->is_signing_secret_shared ? rc : read_shared_secret(b, e);
 }
 
 static void resolve_rest(struct config_build *b)

@@ -22,6 +22,8 @@ MUST_CHECK enum errc file_make_private_dir(const char *path, struct err *e);
  * E_CONFLICT names the pid that holds it. */
 MUST_CHECK enum errc file_lock(const char *path, int *ret_fd, struct err *e);
 bool file_exists(const char *path);
+/* A folder and all below it, links not followed, on one filesystem; what cannot be removed stays. */
+void file_remove_tree(const char *path);
 /* "~/x" and "~" with HOME, else a copy (mem_free). */
 char *file_expand_home(const char *path, const char *home) MUST_CHECK;
 /* folder + "/" + name (mem_free). */

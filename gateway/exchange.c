@@ -13,6 +13,7 @@ struct exchange {
 	struct buf body, answer, bearer, key;
 	int status;
 	int64_t retry_after_ms, timeout_ms;
+	char date[40];
 	void (*done)(void *ctx, const struct exchange_answer *a);
 	void *ctx;
 };
@@ -48,6 +49,7 @@ static void on_head(void *ctx, const struct httpc_head *h)
 	int64_t wait_s = 0;
 
 	x->status = h->status;
+	(void)!slice_copy(slice_trim(h->wanted), x->date, sizeof(x->date));
 	if (slice_to_i64(slice_trim(h->retry_after), 0, INT64_MAX / 2000, &wait_s))
 		x->retry_after_ms = 1000 * (wait_s < RETRY_AFTER_MAX_S ? wait_s : RETRY_AFTER_MAX_S);
 }
@@ -76,6 +78,7 @@ static void on_done(void *ctx, enum errc rc, enum httpc_phase phase, const struc
 	struct exchange_answer a = { .status = x->status, .retry_after_ms = x->retry_after_ms };
 
 	x->xfer = NULL;
+	memcpy(a.date, x->date, sizeof(a.date));
 	if (!rc && x->status >= 200 && x->status < 300) {
 		a.kind = EXCHANGE_OK;
 		a.body = buf_slice(&x->answer);
@@ -139,7 +142,7 @@ enum errc exchange_start(const struct exchange_req *r, struct exchange **ret, st
 	if (!rc && r->api_key.n && !(headers[n++] = buf_cstr(&x->key)))
 		rc = err_set(e, E_NO_MEMORY, "no memory");
 	headers[n] = NULL;
-	const struct httpc_req q = { .method = r->method, .url = r->url, .headers = headers, .body = buf_slice(&x->body),
+	const struct httpc_req q = { .method = r->method, .url = r->url, .headers = headers, .header_wanted = "date:", .body = buf_slice(&x->body),
 				     .connect_ms = r->timeout_ms, .total_ms = r->timeout_ms, .max_body = max, .is_once = true, .ops = &ops, .ctx = x };
 
 	if (!rc)

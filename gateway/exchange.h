@@ -25,6 +25,7 @@ struct exchange_answer {
 	enum exchange_kind kind;
 	int status;                        /* 0 without an answer */
 	struct slice body;                 /* borrowed for the call */
+	char date[40];                     /* the Date header, or empty */
 	int64_t retry_after_ms;            /* what the gateway asked for, 0: nothing; at most an hour */
 	struct err err;                    /* not EXCHANGE_OK: "request_failed:<status>:<200 characters>", "fetch failed: ...", ... */
 };

@@ -74,6 +74,7 @@ struct gateway_ask {
 	struct loop *loop;
 	struct gateway_ask *next;
 	struct buf text;                   /* set by the caller with its limit */
+	char *clients;                     /* a new client_allowlist (JSON), taken over; NULL: as it is */
 	enum errc rc;
 	struct err err;
 	struct gateway *g;

@@ -41,7 +41,7 @@ struct gateway {
 
 	/* membership: link.c, join.c */
 	char *base, *poll_path, *start_path, *events_path, *result_path;
-	char *config_version;              /* JSON token, or NULL */
+	char *config_version, *clients;    /* JSON tokens of config.json, or NULL */
 	struct secret token;
 	int64_t interval_ms;
 	enum link_state state;

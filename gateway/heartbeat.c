@@ -22,24 +22,30 @@ static int64_t floor_0(int64_t n)
 
 /* ---- load: 4.4 ---- */
 
+void heartbeat_load_limits(const struct config *cfg, struct heartbeat_load *ret)
+{
+	*ret = (struct heartbeat_load){ .is_generic_on = cfg->is_generic_jobs_on, .is_draining = cfg->drain_mode };
+	ret->max_llm = at_least_1(cfg->max_concurrent_llm_jobs);
+	ret->max_generic = at_least_1(cfg->generic_job_max_concurrency);
+	ret->max_jobs = at_least_1(cfg->max_concurrent_jobs);
+	if (ret->max_jobs < ret->max_llm)
+		ret->max_jobs = ret->max_llm;
+	if (ret->is_generic_on && ret->max_jobs < ret->max_generic)
+		ret->max_jobs = ret->max_generic;
+}
+
 enum errc heartbeat_load_read(const struct heartbeat_load_in *in, struct heartbeat_load *ret, struct err *e)
 {
-	const struct config *cfg = in->cfg;
 	int64_t totals[TOTAL__COUNT] = { 0 };
 	struct admission_stats st = { 0 };
-	struct heartbeat_load l = { .is_generic_on = cfg->is_generic_jobs_on, .is_draining = in->is_draining };
+	struct heartbeat_load l;
 	enum errc rc = job_totals_get(in->reader, totals, e);
 
 	if (rc)
 		return rc;
+	heartbeat_load_limits(in->cfg, &l);
+	l.is_draining = in->is_draining;
 	admission_stats(in->admission, &st);
-	l.max_llm = at_least_1(cfg->max_concurrent_llm_jobs);
-	l.max_generic = at_least_1(cfg->generic_job_max_concurrency);
-	l.max_jobs = at_least_1(cfg->max_concurrent_jobs);
-	if (l.max_jobs < l.max_llm)
-		l.max_jobs = l.max_llm;
-	if (l.is_generic_on && l.max_jobs < l.max_generic)
-		l.max_jobs = l.max_generic;
 	l.active_llm = st.running[ADMIT_JOB] + in->claimed;
 	l.queued_llm = st.queued[ADMIT_JOB];
 	l.active_generic = totals[TOTAL_HELD_SCHEDULED] + totals[TOTAL_HELD_RUNNING];
@@ -248,6 +254,8 @@ enum errc heartbeat_write(const struct heartbeat *h, struct buf *out, struct err
 	jw_i64(&w, "model_count", (int64_t)h->catalog.count);
 	jw_i64(&w, "exposed_model_count", (int64_t)h->catalog.exposed_count);
 	jw_end(&w);
+	if (h->clients)
+		jw_raw(&w, "client_allowlist", slice_str(h->clients));
 	catalog_write(&w, "models", h->agents);
 	rc = capability_write(&w, "capabilities", &h->capability, e);
 	if (rc)
@@ -256,4 +264,26 @@ enum errc heartbeat_write(const struct heartbeat *h, struct buf *out, struct err
 		pressure_write(&w, "hardware_pressure", h->capability.caps, h->now_wall_ms);
 	jw_end(&w);
 	return jw_done(&w, e);
+}
+
+enum errc heartbeat_write_told(const struct heartbeat *h, bool is_enrolled_now, struct buf *out, struct err *e)
+{
+	bool is_ollama = strcmp(h->cfg->discovery_mode, "ollama") == 0;
+	struct jw w = JW(out);
+
+	jw_obj(&w, NULL);
+	jw_bool(&w, "enrolled", is_enrolled_now);
+	jw_str(&w, "status", heartbeat_is_online(h) ? "online" : "degraded");
+	jw_i64(&w, "model_count", (int64_t)h->catalog.exposed_count);
+	jw_str(&w, "discovery_source", is_ollama ? "ollama" : "mcoda");
+	if (!is_ollama)
+		jw_i64(&w, "mcoda_agent_count", (int64_t)h->catalog.count);
+	jw_str(&w, "ollama_version", is_ollama && h->discovery.version[0] ? h->discovery.version : NULL);
+	heartbeat_write_capacity(&w, "capacity", h, true);
+	jw_end(&w);
+	enum errc rc = jw_done(&w, e);
+
+	if (!rc)
+		buf_truncate(out, out->n - 1);
+	return rc;
 }

@@ -16,6 +16,10 @@
 #include "llm/outcomes.h"
 #include "store/store.h"
 
+/* Limits as they are told, without anything that runs. */
+struct heartbeat_load;
+void heartbeat_load_limits(const struct config *cfg, struct heartbeat_load *ret);
+
 /* How loaded the node is: true at the moment of reading. */
 struct heartbeat_load {
 	int64_t max_llm, max_generic, max_jobs;    /* L, G, M of 4.4 */
@@ -40,6 +44,7 @@ struct heartbeat {
 	const struct config *cfg;
 	const char *node_id;
 	const char *config_version;        /* JSON token, NULL: null */
+	const char *clients;               /* client_allowlist: JSON token, NULL: not told */
 	const struct agents *agents;
 	struct catalog catalog;
 	struct inventory_discovery discovery;
@@ -54,6 +59,8 @@ struct heartbeat {
 
 bool heartbeat_is_online(const struct heartbeat *h);
 MUST_CHECK enum errc heartbeat_write(const struct heartbeat *h, struct buf *out, struct err *e);
+/* What commands tell of it (cli-config-service.md 1.11), the closing brace left out: "heartbeat_response" follows. */
+MUST_CHECK enum errc heartbeat_write_told(const struct heartbeat *h, bool is_enrolled_now, struct buf *out, struct err *e);
 /* "capacity" as in heartbeats; is_told: without its protocol_version, with health's numbers, as once prints it. */
 void heartbeat_write_capacity(struct jw *w, const char *key, const struct heartbeat *h, bool is_told);
 

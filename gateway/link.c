@@ -96,34 +96,13 @@ static size_t offered(struct capability_runner *out, size_t max)
 	return n;
 }
 
-/* What those who asked are told, but for the gateway's answer (cli-config-service.md 1.11). */
-static void tell_beat(struct gateway *g, const struct heartbeat *h)
-{
-	bool is_ollama = strcmp(h->cfg->discovery_mode, "ollama") == 0;
-	struct jw w = JW(&g->asked);
-
-	buf_clear(&g->asked);
-	jw_obj(&w, NULL);
-	jw_bool(&w, "enrolled", false);
-	jw_str(&w, "status", heartbeat_is_online(h) ? "online" : "degraded");
-	jw_i64(&w, "model_count", (int64_t)h->catalog.exposed_count);
-	jw_str(&w, "discovery_source", is_ollama ? "ollama" : "mcoda");
-	if (!is_ollama)
-		jw_i64(&w, "mcoda_agent_count", (int64_t)h->catalog.count);
-	jw_str(&w, "ollama_version", is_ollama && h->discovery.version[0] ? h->discovery.version : NULL);
-	heartbeat_write_capacity(&w, "capacity", h, true);
-	jw_end(&w);
-	if (jw_done(&w, NULL))
-		buf_clear(&g->asked);
-}
-
 static enum errc write_beat(struct gateway *g, struct buf *out, struct err *e)
 {
 	struct capability_runner runners[16];
 	struct agents *agents = inventory_get(g->o.inventory);
 	int64_t now = clock_wall_ms();
 	struct heartbeat h = {
-		.cfg = g->cfg, .node_id = g->o.node_id, .config_version = g->config_version, .agents = agents, .now_wall_ms = now,
+		.cfg = g->cfg, .node_id = g->o.node_id, .config_version = g->config_version, .clients = g->clients, .agents = agents, .now_wall_ms = now,
 		.mismatch = g->is_mismatched ? g->mismatch : NULL, .mismatch_wall_ms = g->mismatch_wall_ms,
 		.capability = { .caps = g->o.caps, .runners = runners, .runner_count = offered(runners, ARRAY_LEN(runners)), .node_id = g->o.node_id,
 				.is_generic_on = g->cfg->is_generic_jobs_on, .shows_details = g->cfg->hardware_details_enabled,
@@ -139,8 +118,9 @@ static enum errc write_beat(struct gateway *g, struct buf *out, struct err *e)
 		h.discovery.is_ok = true;
 	if (!rc)
 		rc = heartbeat_write(&h, out, e);
+	buf_clear(&g->asked);
 	if (!rc && g->asking)
-		tell_beat(g, &h);
+		rc = heartbeat_write_told(&h, false, &g->asked, e);
 	agents_unref(agents);
 	return rc;
 }
@@ -156,7 +136,7 @@ static void answer_asks(struct gateway *g, const struct err *e, struct slice bod
 		if (e)
 			a->err = *e;
 		if (!e && g->asked.n) {
-			a->rc = buf_add_slice(&a->text, slice_cut(buf_slice(&g->asked), g->asked.n - 1), &a->err);
+			a->rc = buf_add_slice(&a->text, buf_slice(&g->asked), &a->err);
 			if (!a->rc)
 				a->rc = buf_add_str(&a->text, ",\"heartbeat_response\":", &a->err);
 			if (!a->rc)
@@ -302,6 +282,10 @@ static void on_ask(struct loop_msg *m)
 		loop_post(a->loop, &a->answer);
 		return;
 	}
+	if (a->clients) {
+		mem_free(g->clients);
+		g->clients = TAKE(a->clients);
+	}
 	a->next = g->asks;
 	g->asks = a;
 	link_beat_soon(g);
@@ -441,17 +425,20 @@ void gateway_join(struct gateway *g)
 
 /* ---- making, freeing ---- */
 
-/* config_version stands in config.json only for heartbeats. */
-static enum errc read_config_version(struct gateway *g, struct err *e)
+/* Two members of config.json that are only passed on. */
+static enum errc read_passed_on(struct gateway *g, struct err *e)
 {
 	AUTO_BUF text = BUF_MAX(CONFIG_MAX);
-	struct slice value;
+	struct slice version = { 0 }, clients = { 0 };
 	enum errc rc = file_read(g->cfg->config_path, &text, NULL);
 
-	if (rc || json_check(buf_slice(&text), JSON_LIMITS_DEFAULT, NULL) || !json_find_member(buf_slice(&text), "config_version", &value))
+	if (rc || json_check(buf_slice(&text), JSON_LIMITS_DEFAULT, NULL))
 		return E_OK;
-	g->config_version = slice_dup(value);
-	return g->config_version ? E_OK : err_set(e, E_NO_MEMORY, "no memory");
+	if (json_find_member(buf_slice(&text), "config_version", &version) && !(g->config_version = slice_dup(version)))
+		return err_set(e, E_NO_MEMORY, "no memory");
+	if (json_find_member(buf_slice(&text), "client_allowlist", &clients) && clients.n > 2 && clients.p[0] == '[' && !(g->clients = slice_dup(clients)))
+		return err_set(e, E_NO_MEMORY, "no memory");
+	return E_OK;
 }
 
 static enum errc copy_settings(struct gateway *g, struct err *e)
@@ -468,7 +455,7 @@ static enum errc copy_settings(struct gateway *g, struct err *e)
 		return err_set(e, E_NO_MEMORY, "no memory");
 	enum errc rc = cfg->runtime_token[0] ? secret_set(&g->token, slice_str(cfg->runtime_token), e) : E_OK;
 
-	return rc ? rc : read_config_version(g, e);
+	return rc ? rc : read_passed_on(g, e);
 }
 
 enum errc gateway_new(const struct gateway_opts *o, struct gateway **ret, struct err *e)
@@ -537,6 +524,7 @@ void gateway_free(struct gateway *g)
 	mem_free(g->events_path);
 	mem_free(g->result_path);
 	mem_free(g->config_version);
+	mem_free(g->clients);
 	mutex_done(&g->mu);
 	mem_free(g);
 }

@@ -38,6 +38,19 @@ void member_done(struct member *m);
 
 MUST_CHECK enum errc member_write_enroll(const char *node_id, const char *enrollment_token, struct buf *out, struct err *e);
 
+/* What a node says of itself when its owner registers it. Borrowed. */
+struct member_offer {
+	const struct config *cfg;          /* limits, lists, modes */
+	const char *fingerprint;           /* "sha256:..." */
+	const char *server_name, *relay_mode;
+	const char *direct_base_url;       /* NULL: none */
+	bool exposes_all;
+	struct slice client_allowlist;     /* JSON array, or empty: not told */
+};
+MUST_CHECK enum errc member_write_bootstrap(const struct member_offer *o, struct buf *out, struct err *e);
+/* config.json after a registration: all settings, in the reference's order (cli-config-service.md 3.1). */
+void member_edit_offer(struct config_edit *c, const struct member *m, const struct member_offer *o, const char *base, int64_t now_wall_ms);
+
 /* What every way of joining writes into config.json. */
 void member_edit(struct config_edit *c, const struct member *m, const char *node_id, int64_t now_wall_ms);
 /* After an enrolment: node.key, then config.json; what was there is put back when the second fails. */

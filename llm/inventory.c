@@ -466,6 +466,14 @@ bool inventory_wait_cancel(struct inventory *inv, struct inventory_waiter *w)
 	return false;
 }
 
+bool inventory_is_complete(const struct inventory *inv)
+{
+	for (size_t i = 0; i < inv->part_count; i++)
+		if (!inv->parts[i]->has_answered)
+			return false;
+	return true;
+}
+
 void inventory_discovery(struct inventory *inv, enum agent_source source, struct inventory_discovery *ret)
 {
 	MUTEX_SCOPE(&inv->mu);

@@ -40,6 +40,8 @@ bool inventory_wait_first(struct inventory *inv, struct inventory_waiter *w);
 /* Takes a waiter off; false when its letter is already on the way (it will still arrive). */
 bool inventory_wait_cancel(struct inventory *inv, struct inventory_waiter *w);
 
+/* Has every source said or failed something? THREAD(supervisor). */
+bool inventory_is_complete(const struct inventory *inv);
 /* How the last word of a source came about, for heartbeats. Any thread. */
 struct inventory_discovery {
 	bool is_there;                     /* the source is asked at all */

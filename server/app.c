@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "jobs/artifact_files.h"
 #include "jobs/subs.h"
+#include "server/log_tail.h"
 #include "server/notify.h"
 
 #include <errno.h>
@@ -86,8 +87,58 @@ static void drain_broken(struct app *a, unsigned *signals)
 	}
 }
 
+/* ---- what main looks after while it waits ---- */
+
+#define LOOK_MS 10000          /* log files; without a manager that wants to hear of us */
+#define LOOP_DEAD_MS 20000     /* each loop has a timer of a second or two */
+#define STORE_DEAD_MS 20000
+
+static bool is_ticking(const struct loop *l)
+{
+	return clock_mono_ms() - atomic_load(&loop_stats(l)->beat_mono_ms) < LOOP_DEAD_MS;
+}
+
+/* Every loop turns and the store answers. A gateway that is away is no reason to be restarted. */
+static bool is_alive(struct app *a)
+{
+	bool is_it = is_ticking(a->super) && store_stuck_ms(a->svc.store) < STORE_DEAD_MS;
+
+	for (unsigned i = 0; i < a->loop_count; i++)
+		is_it = is_it && is_ticking(a->ctxs[i].loop);
+	return is_it && (!a->svc.gateway || is_ticking(gateway_loop(a->svc.gateway)));
+}
+
+static void turn_logs(struct app *a)
+{
+	static const char *const names[] = { "daemon.log", "daemon.err.log" };
+
+	for (int fd = 1; fd <= 2; fd++) {
+		AUTO_BUF path = BUF_MAX(4096);
+
+		if (!buf_addf(&path, NULL, "%s/.mswarm/self-hosted-node/%s", a->cfg->home, names[fd - 1]))
+			log_rotate(fd, buf_cstr(&path), a->cfg->log_max_mb << 20);
+	}
+}
+
+static void look_after(struct app *a, int64_t watchdog_ms, int64_t *fed_mono_ms)
+{
+	int64_t now = clock_mono_ms();
+
+	if (now - *fed_mono_ms < (watchdog_ms ? watchdog_ms / 3 : LOOK_MS))
+		return;
+	*fed_mono_ms = now;
+	turn_logs(a);
+	if (!watchdog_ms)
+		return;
+	if (is_alive(a))
+		(void)notify_send("WATCHDOG=1");
+	else
+		log_event(LOG_ERROR, "watchdog.starved", "what=\"a loop or the store does not move; the service manager will restart the node\"");
+}
+
 enum errc app_run(struct app *a, int *ret_exit, struct err *e)
 {
+	int64_t watchdog_ms = notify_watchdog_ms(), fed_mono_ms = 0;
 	unsigned signals = 0;
 	bool is_broken = false, wants_banner = a->o.is_verbose || isatty(STDOUT_FILENO) == 1;
 
@@ -96,7 +147,8 @@ enum errc app_run(struct app *a, int *ret_exit, struct err *e)
 	app_print_ready(a);
 	(void)notify_send("READY=1\nSTATUS=serving");
 	while (signals == 0 && !is_broken) {
-		unsigned events = app_wait(a, -1, &signals);
+		look_after(a, watchdog_ms, &fed_mono_ms);
+		unsigned events = app_wait(a, watchdog_ms ? watchdog_ms / 3 : LOOK_MS, &signals);
 
 		is_broken = events & APP_BROKEN;
 		if ((events & APP_INVENTORY) && wants_banner)

@@ -190,9 +190,3 @@ int cli_main(int argc, char **argv)
 	mem_free(c.program);
 	return code;
 }
-
-int cmd_later(struct cli *c)
-{
-	fprintf(stderr, "mswarm %s: not built yet\n", c->command->words);
-	return 1;
-}

@@ -8,7 +8,7 @@
 #include "base/config.h"
 #include "base/jw.h"
 
-enum command_state { COMMAND_READY, COMMAND_ALIAS, COMMAND_LATER };
+enum command_state { COMMAND_READY, COMMAND_ALIAS };
 
 struct cli;
 
@@ -69,6 +69,11 @@ MUST_CHECK enum errc cli_quote(struct buf *out, struct slice text, struct err *e
  */
 MUST_CHECK enum errc cli_control(const struct cli *c, struct slice request, struct json **ret, struct err *e);
 void cli_set_title(struct cli *c, const char *title);
+
+/* setup --start: the node in the foreground, with the files as they stand. */
+int cmd_run_stored(struct cli *c);
+/* For node status: a member "service". */
+void service_status_json(struct cli *c, struct jw *w);
 
 #define COMMAND(words, name, state, args, help) int cmd_##name(struct cli *c);
 #include "server/commands.def"

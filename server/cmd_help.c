@@ -56,8 +56,6 @@ int cmd_help(struct cli *c)
 	fputs("Usage: mswarm <node|install|setup|start|doctor|once|daemon|serve|enroll|models|agents|status>\n"
 			  "       mswarm <token|keys|access|config|drain|version|help>\n\nCommands:\n", stdout);
 	print_commands(COMMAND_READY);
-	fputs("\nNot built yet:\n", stdout);
-	print_short(COMMAND_LATER);
 	fputs("\nCompatibility aliases:\n", stdout);
 	print_short(COMMAND_ALIAS);
 	print_settings();

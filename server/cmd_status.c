@@ -38,6 +38,8 @@ static int print_json(struct cli *c, const struct err *error, const struct json 
 	struct err e = { 0 };
 
 	jw_obj(&w, NULL);
+	if (c->cfg)
+		service_status_json(c, &w);
 	node_json(c, error, &w);
 	if (running) {
 		jw_obj(&w, "running");

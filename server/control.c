@@ -325,6 +325,7 @@ void control_free(struct control *c)
 
 		c->beats = b->next;
 		buf_done(&b->ask.text);
+		mem_free(b->ask.clients);
 		mem_free(b);
 	}
 	mem_free(c->path);

@@ -5,6 +5,7 @@
  *   {"op":"status"}                               {"op":"drain","mode":"on"|"off"|"all"|"status"}
  *   {"op":"keys.add","name":..,"models":[..],"requests_per_minute":n,"max_concurrent":n}   answers with the key, once
  *   {"op":"keys.list"}   {"op":"keys.revoke","key":id or name}   {"op":"access.open"}   {"op":"refresh"}
+ *   {"op":"clients","list":[..]} the same, with a new client_allowlist
  *   {"op":"heartbeat"}     answers {"ok":true,"heartbeat":{...}} when the gateway has
  *
  * Server: THREAD(supervisor), its loop. Client: blocking, for commands.
@@ -21,7 +22,7 @@ MUST_CHECK enum errc control_new(struct svc *svc, struct loop *supervisor, const
 void control_stop(struct control *c);      /* main, after the loop has ended and before store_close; removes the socket file */
 void control_free(struct control *c);      /* main, after store_close: what the store had promised to answer is dropped */
 
-/* One request, one answer (whole line, without its end); waits at most 10 s. E_NOT_FOUND: no node runs there. */
+/* One request, one answer (whole line, without its end); waits at most 20 s. E_NOT_FOUND: no node runs there. */
 MUST_CHECK enum errc control_call(const char *path, struct slice request, struct buf *answer, struct err *e);
 
 #endif

@@ -12,7 +12,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-#define CALL_LIMIT_MS 10000
+#define CALL_LIMIT_MS 20000            /* a heartbeat may take the gateway's whole time */
 
 enum errc control_address(const char *path, int *ret_folder_fd, struct sockaddr_un *ret, struct err *e)
 {

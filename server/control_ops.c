@@ -251,10 +251,12 @@ static void on_beat(struct loop_msg *m)
 			break;
 		}
 	buf_done(&b->ask.text);
+	mem_free(b->ask.clients);
 	mem_free(b);
 }
 
-static enum errc op_heartbeat(struct control_conn *k, bool *ret_later, struct err *e)
+/* list: a new client_allowlist, or NULL. */
+static enum errc op_heartbeat(struct control_conn *k, const struct json *list, bool *ret_later, struct err *e)
 {
 	struct control_beat *b;
 
@@ -263,6 +265,16 @@ static enum errc op_heartbeat(struct control_conn *k, bool *ret_later, struct er
 	b = NEW(struct control_beat);
 	if (!b)
 		return err_set(e, E_NO_MEMORY, "no memory");
+	if (list) {
+		AUTO_BUF text = BUF_MAX(CONTROL_LINE_MAX);
+		struct jw w = JW(&text);
+
+		jw_tree(&w, NULL, list);
+		if (jw_done(&w, e) || !(b->ask.clients = buf_take(&text, NULL))) {
+			mem_free(b);
+			return err_set(e, E_NO_MEMORY, "no memory");
+		}
+	}
 	b->c = k->c;
 	b->owner = k;
 	b->next = k->c->beats;
@@ -291,7 +303,10 @@ enum errc control_request(struct control_conn *k, const struct json *request, st
 	if (strcmp(op, "keys.list") == 0)
 		return key_op_list(k->c->reader, w, e);
 	if (strcmp(op, "heartbeat") == 0)
-		return op_heartbeat(k, ret_later, e);
+		return op_heartbeat(k, NULL, ret_later, e);
+	if (strcmp(op, "clients") == 0)
+		return json_is_array(json_get(request, "list")) ? op_heartbeat(k, json_get(request, "list"), ret_later, e) :
+		       err_set_param(e, E_INVALID_VALUE, "list", "list: must be an array");
 	if (strcmp(op, "refresh") == 0) {
 		inventory_refresh(svc->inventory);
 		return E_OK;

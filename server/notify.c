@@ -23,3 +23,10 @@ bool notify_send(const char *state)
 
 	return fd >= 0 && sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&to, len) == (ssize_t)strlen(state);
 }
+
+int64_t notify_watchdog_ms(void)
+{
+	int64_t us = 0;
+
+	return slice_to_i64(slice_str(config_env("WATCHDOG_USEC")), 1, INT64_MAX, &us) ? us / 1000 : 0;
+}

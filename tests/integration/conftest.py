@@ -64,7 +64,7 @@ def is_listed(node, *models):
 
 def local_requests(node):
     """{"running", "queued", "bound"} of local clients, as the node says it."""
-    return json.loads(node.cli("status", "--json").stdout)["running"]["requests"]["local"]
+    return json.loads(node.cli("node", "status", "--json").stdout)["running"]["requests"]["local"]
 
 
 @pytest.fixture

@@ -508,7 +508,7 @@ def test_usage_is_counted_and_survives_a_restart(make_node, upstream):
     assert node.request("POST", CHAT, chat_body(), limit=slow(5))[0] == 200
 
     def rows():
-        return [u for u in json.loads(node.cli("status", "--json").stdout)["running"]["usage"] if u["requests"]]
+        return [u for u in json.loads(node.cli("node", "status", "--json").stdout)["running"]["usage"] if u["requests"]]
     wait_until(rows, slow(5), "the sums to be written")
     before = rows()
     assert [(u["agent"], u["requests"], u["errors"], u["prompt_tokens"], u["completion_tokens"]) for u in before] == [("m", 1, 0, 7, 2)]

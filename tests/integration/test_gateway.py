@@ -53,7 +53,7 @@ def member(make_member):
 
 
 def gateway_state(node):
-    return json.loads(node.cli("status", "--json").stdout)["running"]["gateway"]
+    return json.loads(node.cli("node", "status", "--json").stdout)["running"]["gateway"]
 
 
 def wait_state(node, *states, limit=10):
