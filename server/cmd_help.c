@@ -59,6 +59,12 @@ int cmd_help(struct cli *c)
 	fputs("\nCompatibility aliases:\n", stdout);
 	print_short(COMMAND_ALIAS);
 	print_settings();
+	fputs("\nSetup options:\n  the flags above, and the owner's key in one of these ways:\n"
+	      "  --api-key-stdin, --api-key-file FILE, MSWARM_API_KEY, --api-key KEY, or as the first word of install\n"
+	      "  --handle HANDLE (MSWARM_HANDLE)\n      No key: the owner of that handle approves this machine\n"
+	      "  --clients LIST\n      Clients that the gateway lets through: IP addresses, UUIDs, domains\n"
+	      "  --signing-secret-stdin\n      Keep the secret that the gateway signs direct jobs with\n"
+	      "  --expose-all, --no-expose-all\n      What is exposed beyond --allow\n", stdout);
 	fputs("\nLog options:\n  --log-level debug|info|warn|error|off, --no-access-log\n", stdout);
 	return cli_print(SLICE(""));
 }

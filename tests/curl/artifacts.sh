@@ -2,7 +2,7 @@
 # Files of jobs: R7 (T12, T13 of the protocol), and what this node adds: PUT, PATCH, GET with ranges, HEAD, DELETE.
 . "$(dirname "$0")/lib.sh"
 serve
-id=$(node status --json | jq -r .running.node_id)
+id=$(node node status --json | jq -r .running.node_id)
 token() { node token --scope generic --job "$1" --request r1 --job-type tenant.test-echo --schema-version 2026-06-14; }
 job1="authorization: Bearer $(token job1)"
 

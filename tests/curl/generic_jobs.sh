@@ -2,7 +2,7 @@
 # Generic jobs: create, read, cancel, retry, ops, capabilities (R2, R6, R8 to R15); T1 to T11, T14 to T17 of the protocol.
 . "$(dirname "$0")/lib.sh"
 serve --generic-job-max-concurrency 2
-id=$(node status --json | jq -r .running.node_id)
+id=$(node node status --json | jq -r .running.node_id)
 secret=$(cat "$home/.mswarm/self-hosted-node/signing.key")
 token() { node token --scope generic --job "$1" --request "${2:-r1}" --job-type "${3:-tenant.test-echo}" --schema-version 2026-06-14; }
 ops=$(node token --scope ops)

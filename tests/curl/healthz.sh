@@ -9,7 +9,7 @@ status 200
 header "content-type: application/json; charset=utf-8"
 json .service mswarm-self-hosted-node
 json .status ok
-json .node_id "$(node status --json | jq -r .running.node_id)"
+json .node_id "$(node node status --json | jq -r .running.node_id)"
 
 page "Without the body"
 ask -I "$url/healthz"

@@ -3,7 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 serve_behind
 jobs=$url/v1/swarm/self-hosted/node/jobs
-id=$(node status --json | jq -r .running.node_id)
+id=$(node node status --json | jq -r .running.node_id)
 token=$(node token --scope invoke --job j1 --request r1 --model demo)
 job() { # STREAM MEMBERS
 	jq -nc --arg id "$id" "{job_id: \"j1\", request_id: \"r1\", node_id: \$id, agent_slug: \"demo\",

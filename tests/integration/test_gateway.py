@@ -7,7 +7,7 @@ import pytest
 from conftest import config_for, slow
 from gateway import Gateway, after, job, lost, says
 from node import Node, wait_until
-from upstream import answer, chunk, cut, held, silent, stall, status, stream, words
+from upstream import chunk, cut, held, silent, stall, status, stream, words
 
 OWN = {"MSWARM_SELF_HOSTED_MAX_CONCURRENT_JOBS": "4"}
 

@@ -332,7 +332,7 @@ def begin(node, body):
 
 
 def queued(node):
-    return json.loads(node.cli("status", "--json").stdout)["running"]["requests"]["job"]["queued"]
+    return json.loads(node.cli("node", "status", "--json").stdout)["running"]["requests"]["job"]["queued"]
 
 
 def test_head_comes_at_once(direct, upstream):

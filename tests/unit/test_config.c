@@ -12,7 +12,7 @@ static void test_defaults(void **state)
 	assert_int_equal(c->warnings.n, 0);
 	assert_int_equal(c->listen_port, 18083);
 	assert_string_equal(c->listen_host, "127.0.0.1");
-	assert_string_equal(c->gateway_base_url, "http://127.0.0.1:8080");
+	assert_string_equal(c->gateway_base_url, "https://api.mswarm.org");
 	assert_string_equal(c->ollama_base_url, "http://127.0.0.1:11434");
 	assert_string_equal(c->node_version, "0.1.81");
 	assert_string_equal(c->node_id, "");

@@ -186,13 +186,13 @@ static void test_override(void **state)
 static void test_unknown_keys(void **state)
 {
 	(void)state;
-	write_config("{\"drain_mod\": true, \"future_thing\": {}, \"listen_port\": 5, \"config_version\": \"any\", \"upstreams\": []}");
+	write_config("{\"drain_mod\": true, \"future_thing\": {}, \"process_title\": \"x\", \"config_version\": \"any\", \"upstreams\": []}");
 	AUTO_CONFIG c = load();
 
 	assert_int_equal(c->warnings.n, 3);
 	assert_warned(c, "config.json: unknown key \"drain_mod\"; did you mean drain_mode?");
 	assert_warned(c, "config.json: unknown key \"future_thing\"");
-	assert_warned(c, "listen_port cannot be set here, only by " P "LISTEN_PORT or --listen-port");
+	assert_warned(c, "process_title cannot be set here, only by " P "PROCESS_TITLE");
 	assert_int_equal(c->listen_port, 18083);
 }
 
