@@ -70,6 +70,7 @@ struct gateway {
 	struct loop_timer poll_timer;
 	struct backoff poll_backoff;
 	int64_t poll_began_ms, poll_next_ms;
+	bool is_poll_failing;              /* the last one was not answered */
 	bool is_mismatched;
 	char mismatch[400];
 	int64_t mismatch_wall_ms;

@@ -160,10 +160,12 @@ static void beat_taken(struct gateway *g)
 {
 	bool was_ill = g->state != LINK_ONLINE;
 
-	if (!g->is_mismatched)
-		link_set_state(g, LINK_ONLINE, "a heartbeat was taken");
-	else
+	if (g->is_mismatched)
 		link_set_state(g, LINK_DEGRADED, g->mismatch);
+	else if (!g->is_poll_failing)
+		link_set_state(g, LINK_ONLINE, "a heartbeat was taken");
+	else if (!link_is_usable(g))
+		link_set_state(g, LINK_DEGRADED, "a heartbeat was taken");
 	if (!was_ill && !g->poll_backoff.failures)
 		return;
 	backoff_reset(&g->poll_backoff);
@@ -191,7 +193,8 @@ static void on_beat(void *ctx, const struct exchange_answer *a)
 	g->shown.beat_failures += !is_ok;
 	if (is_ok) {
 		g->shown.beat_wall_ms = clock_wall_ms();
-		(void)!slice_copy(slice_str(g->bad_path), g->shown.error, sizeof(g->shown.error));
+		if (!g->is_poll_failing)
+			(void)!slice_copy(slice_str(g->bad_path), g->shown.error, sizeof(g->shown.error));
 	}
 	mutex_unlock(&g->mu);
 	if (is_ok)

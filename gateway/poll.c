@@ -164,8 +164,9 @@ static void failed(struct gateway *g, const struct exchange_answer *a)
 
 	if (a->retry_after_ms > wait_ms)
 		wait_ms = a->retry_after_ms < GATEWAY_BACKOFF_CAP_MS ? a->retry_after_ms : GATEWAY_BACKOFF_CAP_MS;
-	if (g->poll_backoff.failures == 1)
+	if (!g->is_poll_failing)
 		log_event(LOG_WARN, "poll.failed", "why=%s", log_quote(slice_str(a->err.what), text, sizeof(text)));
+	g->is_poll_failing = true;
 	g->poll_next_ms = loop_now_ms(g->loop) + wait_ms;
 	mismatch(g, a->kind == EXCHANGE_STATUS && a->status == 404);
 	if (a->kind == EXCHANGE_STATUS && link_judge(g, a->status, a->err.what))
@@ -188,8 +189,9 @@ static void on_polled(void *ctx, const struct exchange_answer *a)
 		g->shown.poll_wall_ms = clock_wall_ms();
 	mutex_unlock(&g->mu);
 	if (is_ok) {
-		if (g->poll_backoff.failures)
+		if (g->is_poll_failing)
 			log_event(LOG_INFO, "poll.recovered", "failures=%u", g->poll_backoff.failures);
+		g->is_poll_failing = false;
 		backoff_reset(&g->poll_backoff);
 		mismatch(g, false);
 		if (g->state == LINK_DEGRADED)

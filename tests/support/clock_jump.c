@@ -1,4 +1,5 @@
-/* Preloaded into a node under test: its wall clock is off by the seconds that the file named by CLOCK_JUMP_BY holds. */
+/* Preloaded into a node under test: its clocks are off by the seconds that the files named by CLOCK_JUMP_BY (wall) and
+ * MONO_JUMP_BY (monotonic: as after a sleep of the machine, or an hour in a moment) hold. */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -6,9 +7,9 @@
 #include <time.h>
 #include <unistd.h>
 
-static long off_by(void)
+static long off_by(const char *name)
 {
-	const char *path = getenv("CLOCK_JUMP_BY");
+	const char *path = getenv(name);
 	char text[32];
 	int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
 	ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
@@ -24,7 +25,9 @@ int clock_gettime(clockid_t id, struct timespec *t)
 	int rc = (int)syscall(SYS_clock_gettime, id, t);
 
 	if (!rc && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE))
-		t->tv_sec += off_by();
+		t->tv_sec += off_by("CLOCK_JUMP_BY");
+	if (!rc && (id == CLOCK_MONOTONIC || id == CLOCK_MONOTONIC_COARSE || id == CLOCK_BOOTTIME))
+		t->tv_sec += off_by("MONO_JUMP_BY");
 	return rc;
 }
 
