@@ -356,18 +356,19 @@ class Gateway(Upstream):
         await x.reply(body, code, "Status")
 
     def _take_offer(self):
+        """The next offer and the answer that it makes; (None, None): there is none."""
         with self._news:
             if not self._offers:
-                return None
-            offer = self._offers.popleft()
+                return None, None
+            offer = answer = self._offers.popleft()
             if isinstance(offer, dict) and "openai_request" in offer:
                 self.claims.append(offer["job_id"])
                 self.claim_monos[offer["job_id"]] = time.monotonic()
-                offer = {"job": copy.deepcopy(offer)}
+                answer = {"job": copy.deepcopy(offer)}
                 if self.attached_key:
-                    offer["attached_mswarm_api_key"] = self.attached_key
+                    answer["attached_mswarm_api_key"] = self.attached_key
             self._news.notify_all()
-            return offer
+            return offer, answer
 
     async def _poll(self, x):
         code, body = self.serve(x.request)
@@ -378,14 +379,19 @@ class Gateway(Upstream):
             self.polls.append(x.request.json)
             self._news.notify_all()
         end = self.loop.time() + min(self.hold_s, x.request.json["wait_ms"] / 1000)
-        offer = self._take_offer()
-        while offer is None and self.loop.time() < end:
+        offer, answer = self._take_offer()
+        while answer is None and self.loop.time() < end:
             self._offered.clear()
             try:
                 await asyncio.wait_for(self._offered.wait(), end - self.loop.time())
             except asyncio.TimeoutError:
                 break
-            offer = self._take_offer()
-        await x.reply({"job": None} if offer is None else offer)
+            offer, answer = self._take_offer()
+        try:
+            await x.reply({"job": None} if answer is None else answer)
+        except BaseException:  # not delivered, as far as this end can tell: given out again
+            if offer is not None:
+                self._offers.appendleft(offer)
+            raise
 
 
