@@ -152,6 +152,8 @@ static void on_recorded(struct loop_msg *m)
 	if (r->record.has_end) {
 		log_event(LOG_INFO, "job.ended", "job=%s attempt=%lld state=%s", r->job_id, (long long)r->attempt,
 			  job_state_name(r->record.found.state));
+		if (r->is_judged && r->s->o.on_end)
+			r->s->o.on_end(r->s->o.ctx, r->exit.ended_ms > r->exit.started_ms ? r->exit.ended_ms - r->exit.started_ms : 0, r->end_code);
 		remove_dir(r);
 		return;
 	}

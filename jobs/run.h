@@ -54,6 +54,8 @@ struct run {
 	struct workspace files;
 	struct json *exit_record;       /* exit borrows from it */
 	struct run_exit exit;
+	const char *end_code;           /* of a failure, static or the runner's; NULL: it succeeded, or was cancelled */
+	bool is_judged;                 /* run_fail or success: it has an outcome to tell of */
 	int64_t held_bytes;             /* of all artifacts, before its own come */
 	struct collected collected;     /* its list moves into record */
 	enum errc collect_rc;

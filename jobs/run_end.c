@@ -109,6 +109,8 @@ void run_fail(struct run *r, const char *code, const char *message)
 	struct jw w = JW(&result);
 	char data[80];
 
+	r->end_code = is_cancel ? NULL : code;
+	r->is_judged = !is_cancel;
 	snprintf(data, sizeof(data), "{\"code\":\"%s\"}", code);
 	add_artifacts(r);
 	run_add_event(r, is_cancel ? EVENT_CANCELLED : EVENT_FAILED, end_pos(r), message, slice_str(data));
@@ -147,6 +149,8 @@ static void succeed(struct run *r, const struct run_exit *x, const struct run_re
 	struct jw w = JW(&result);
 	char data[160];
 
+	r->end_code = NULL;
+	r->is_judged = true;
 	add_artifacts(r);
 	snprintf(data, sizeof(data), "{\"status\":\"succeeded\",\"exit_code\":%lld,\"runner\":\"%s\"}", (long long)x->code, r->runner->name);
 	run_add_event(r, EVENT_COMPLETED, end_pos(r), "generic job completed", slice_str(data));

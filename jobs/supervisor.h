@@ -34,6 +34,9 @@ struct supervisor_opts {
 	int64_t max_active;
 	int64_t timeout_ms;             /* longest run of a job */
 	int64_t grace_ms;               /* between TERM and KILL */
+	/* An attempt has ended: how long its process ran, and the code of its failure (NULL: it went well). THREAD(supervisor) */
+	void (*on_end)(void *ctx, int64_t took_ms, const char *code);
+	void *ctx;
 	int64_t nofile;                 /* open files of a job at first: what the node itself was given; 0: as the node has now */
 };
 

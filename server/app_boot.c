@@ -229,6 +229,11 @@ static enum errc open_files(struct app *a, struct err *e)
 	return artifact_files_open(cfg->artifact_path, &limits, &a->svc.files, e);
 }
 
+static void on_job_end(void *ctx, int64_t took_ms, const char *code)
+{
+	outcomes_add(((struct app *)ctx)->svc.outcomes, OUTCOME_GENERIC, took_ms, code);
+}
+
 /* The job plane: with the feature off what runs is still followed to its end, and nothing begins. */
 static enum errc open_jobs(struct app *a, struct err *e)
 {
@@ -253,7 +258,7 @@ static enum errc open_jobs(struct app *a, struct err *e)
 		.loop = a->super, .store = a->svc.store, .reader = a->super_reader, .pool = a->svc.pool, .subs = a->svc.subs, .files = a->svc.files, .folder = folder, .shim = shim,
 		.caps = &a->capabilities, .drain = &a->svc.state.drain, .is_off = !cfg->is_generic_jobs_on,
 		.keep = { .age_ms = cfg->job_keep_days * 86400000, .count = cfg->job_keep_max, .bytes = cfg->job_keep_mb << 20 },
-		.max_active = cfg->generic_job_max_concurrency, .grace_ms = cfg->job_grace_ms, .nofile = (int64_t)a->nofile_before.rlim_cur,
+		.on_end = on_job_end, .ctx = a, .max_active = cfg->generic_job_max_concurrency, .grace_ms = cfg->job_grace_ms, .nofile = (int64_t)a->nofile_before.rlim_cur,
 		.timeout_ms = cfg->generic_job_timeout_ms ? cfg->generic_job_timeout_ms : cfg->job_timeout_ms,
 	};
 

@@ -1,5 +1,6 @@
 """The link to the gateway: joining, heartbeats, states, and relayed jobs as the gateway sees them."""
 import json
+import pathlib
 import time
 
 import pytest
@@ -143,6 +144,118 @@ def test_what_is_not_shared_stays_at_home(gw, make_upstream, make_member):
     r = gw.wait_result("j1")
     assert r["error"]["code"] == "selected_agent_unavailable" and r["pre_start_failure"] is True and not gw.starts["j1"]
     assert not member.up.chats
+
+
+MCODA = [
+    {"id": "agent-phi", "slug": "phi3-reviewer", "adapter": "ollama-remote", "defaultModel": "phi3.5:latest", "contextWindow": 4000, "maxOutputTokens": 2048,
+     "bestUsage": "code_review", "capabilities": ["plan", " code_review ", "plan", ""], "costPerMillion": 0, "rating": 4.01, "reasoning_rating": 4.01, "maxComplexity": 5,
+     "health": {"status": "healthy"}, "supportsTools": False},
+    {"id": "agent-vllm", "slug": "qwen-local", "adapter": "vllm-local", "default_model": "qwen3", "capabilities": ["vision"], "health": {"status": "offline"},
+     "config": {"baseUrl": "http://127.0.0.1:8000/v1", "localRunner": {"baseUrl": "http://127.0.0.1:1/v1", "authMode": "dummy", "responseFormatStrategy": "json_schema",
+                                                                       "healthPath": "/health", "modelsPath": "/models", "supportsStreaming": True, "supportsJsonSchema": True,
+                                                                       "supportsGbnf": False}}},
+    {"slug": "mswarm-cloud-x", "adapter": "vllm-local"}, None, {"adapter": "no slug"},
+]
+
+
+def fake_mcoda(folder, agents):
+    path = folder / "mcoda"
+    path.write_text(f"#!/bin/sh\ncat <<'END'\n{json.dumps(agents)}\nEND\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_entries_of_mcodas_agents(gw, tmp_path):
+    want = json.loads((pathlib.Path(__file__).resolve().parents[1] / "data" / "gateway-models.json").read_text())
+    want[1]["exposed"] = False          # design: what is unreachable would be refused, so it is not exposed
+    env = {**gw.env(), "MSWARM_MCODA_SOURCE": "1", "MSWARM_SELF_HOSTED_MCODA_BIN": fake_mcoda(tmp_path, MCODA)}
+    with Node(env=env, config={}):
+        b = gw.wait_beat(lambda b: b["models"], slow(10))
+        assert b["models"] == want
+        assert [list(m) for m in b["models"]] == [list(m) for m in want], "in the reference's order"
+        assert b["local_agent_catalog"]["model_count"] == 2 and b["local_agent_catalog"]["exposed_model_count"] == 1 and b["status"] == "online"
+
+
+def test_entries_of_ollamas_models(gw, make_upstream):
+    up = make_upstream()
+
+    async def ollama(x):
+        if x.request.target.endswith("/api/version"):
+            await x.reply({"version": "0.5.1"})
+        else:
+            await x.reply({"models": [{"name": "phi3.5:3.8b", "digest": "61819fb370a3", "details": {"family": "phi3", "parameter_size": "3.8B", "quantization_level": "Q4_0"}},
+                                      {"name": "codellama:7b"}, {"name": "nomic-embed-text"}, {"name": ""}]})
+    up._choose = lambda request: ollama
+    env = {**gw.env(), "MSWARM_OLLAMA_SOURCE": "1", "MSWARM_SELF_HOSTED_DISCOVERY_MODE": "ollama", "MSWARM_SELF_HOSTED_OLLAMA_BASE_URL": f"http://127.0.0.1:{up.port}"}
+    with Node(env=env, config={}):
+        b = gw.wait_beat(lambda b: b["models"], slow(10))
+        assert b["ollama"] == {"status": "ok", "version": "0.5.1"} and b["discovery"] == {"source": "ollama", "mcoda_status": None}
+        first = next(m for m in b["models"] if m["name"] == "phi3.5:3.8b")
+        assert json.dumps(first, separators=(",", ":")) == (
+            '{"name":"phi3.5:3.8b","provider":"ollama","adapter":"ollama","model_id":"phi3.5:3.8b","digest":"61819fb370a3","family":"phi3","parameter_size":"3.8B",'
+            '"quantization_level":"Q4_0","supports_tools":false,"supports_vision":false,"openai_compatible":false,"exposed":true,"best_usage":"general_chat","rating":5,'
+            '"reasoning_rating":4,"max_complexity":3,"health_status":"healthy","metadata_quality":"discovered"}')
+        by_name = {m["name"]: m for m in b["models"]}
+        assert by_name["codellama:7b"]["best_usage"] == "code_writer" and by_name["codellama:7b"]["metadata_quality"] == "unknown"
+        assert by_name["nomic-embed-text"]["exposed"] is False and by_name["nomic-embed-text"]["best_usage"] == "embedding" and len(by_name) == 3
+        up.vanish()
+        b = gw.wait_beat(lambda b: b["status"] == "degraded", slow(40))
+        assert b["ollama"] == {"status": "error", "version": None} and b["discovery"]["mcoda_status"] == "error" and b["health"]["last_success_at"] is None
+
+
+def test_the_raw_path_of_ollama(gw, make_upstream):
+    up = make_upstream(models=["tiny:1b"], owned_by="library")
+    env = {**gw.env(), "MSWARM_OLLAMA_SOURCE": "1", "MSWARM_SELF_HOSTED_DISCOVERY_MODE": "ollama", "MSWARM_SELF_HOSTED_OLLAMA_BASE_URL": f"http://127.0.0.1:{up.port}"}
+    with Node(env=env, config={}):
+        gw.wait_beat(lambda b: b["models"], slow(10))
+        gw.offer({"job_id": "job/1 a", "request_id": "req1", "node_id": "shn_1", "agent_slug": "tiny", "provider": "ollama", "model": "tiny:1b",
+                  "openai_request": {"model": "auto/tiny", "messages": [{"role": "user", "content": "hi"}], "stream": True, "temperature": 0.2, "top_p": 0.9,
+                                     "max_tokens": 16, "stop": ["x"]}})
+        r = gw.wait_result("job/1 a")
+        start = gw.requests_of("start")[0]
+        assert start.body == b'{"node_id":"shn_1","agent_slug":"tiny","source_agent_slug":null,"model":"tiny:1b"}'
+        assert gw.text_of("job/1 a") == "Hello" and gw.chunks["job/1 a"][-1]["choices"][0]["finish_reason"] == "stop"
+        assert r["openai_response"]["metadata"]["provider"] == "ollama" and r["openai_response"]["metadata"]["raw"]["eval_count"] == 2
+        assert r["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5} and "progress_events" not in r
+
+
+def test_reserved_capacity(gw, make_member):
+    env = {"MSWARM_SELF_HOSTED_MAX_CONCURRENT_JOBS": "2", "MSWARM_SELF_HOSTED_MAX_CONCURRENT_LLM_JOBS": "1", "MSWARM_SELF_HOSTED_RESERVED_LLM_JOBS": "1",
+           "MSWARM_SELF_HOSTED_RESERVED_PRIORITY_MAX": "-5"}
+    member = make_member(env=env)
+    gw.wait(lambda: gw.polls, slow(10))
+    assert gw.polls[0]["wait_ms"] == 2000 and gw.polls[0]["capacity"]["excluded_agent_slugs"] == [] and "max_requested_priority" not in gw.polls[0]["capacity"]
+    gate = member.up.gate()
+    member.up.script(held(gate), held(gate))
+    gw.offer(job("ordinary"))
+    member.up.wait_chat()
+    n = len(gw.polls)
+    gw.wait(lambda: len(gw.polls) > n + 1, slow(10))
+    c = gw.polls[-1]["capacity"]
+    assert c["max_requested_priority"] == -5 and c["excluded_agent_slugs"] == ["m"] and gw.polls[-1]["wait_ms"] == 250
+    gw.offer(job("urgent"))
+    member.up.wait_chat()
+    gate.open()
+    assert gw.wait_result("ordinary")["status"] == gw.wait_result("urgent")["status"] == "success"
+    done = member.cli("serve", env={"MSWARM_SELF_HOSTED_MAX_CONCURRENT_JOBS": "1", "MSWARM_SELF_HOSTED_NODE_STATE_PATH": str(member.home / "other" / "config.json")})
+    assert done.returncode == 1 and "max_concurrent_jobs" in done.stderr
+
+
+def test_generic_jobs_are_in_the_load(gw, make_upstream):
+    up = make_upstream()
+    with Node(env=gw.env(), args=["--enable-generic-jobs", "--generic-job-max-concurrency", "3"], config=config_for(up.entry(share=True))):
+        b = gw.wait_beat(lambda b: b["models"], slow(10))
+        c = b["capacity"]
+        assert c["max_concurrent_generic_jobs"] == 3 and c["max_concurrency"] == 3 and c["execution_class_capacity"]["generic_job"]["free_slots"] == 3
+        assert b["capabilities"]["private_catalog_entry"]["snapshot"]["job_types"] == ["tenant.test-echo"]
+
+
+def test_direct_mode_polls_for_nothing(gw, make_upstream):
+    up = make_upstream()
+    env = {**gw.env(), "MSWARM_SELF_HOSTED_RELAY_MODE": "direct", "MSWARM_SELF_HOSTED_INVOCATION_SIGNING_SECRET": "s"}
+    with Node(env=env, config=config_for(up.entry(share=True))):
+        gw.wait(lambda: len(gw.beats) >= 3, slow(10))
+        assert not gw.requests_of("poll") and gw.beats[-1]["runtime"]["relay_mode"] == "direct"
 
 
 # ---- jobs ----

@@ -12,8 +12,8 @@ import pytest
 
 from conftest import config_for, keep_full, slow
 from gateway import Gateway, job, lost, says
-from node import Node, wait_until
-from upstream import chunk, held, silent, stream, words
+from node import Node, is_sanitized, wait_until
+from upstream import chunk, endless, held, silent, stream, words
 
 ENV = {"MSWARM_SELF_HOSTED_MAX_CONCURRENT_JOBS": "4", "MSWARM_KEEP_ALIVE_MS": "200"}
 
@@ -259,6 +259,21 @@ def test_a_name_that_leads_nowhere(gw):
         state = wait_link(node, "degraded", limit=20)
         assert "fetch failed" in state["error"] or "aborted" in state["error"]
         assert node.request("GET", "/healthz")[0] == 200
+
+
+@pytest.mark.parametrize("kind", ["poll", "heartbeat", "result"])
+def test_answers_without_end(gw, make_member, kind):
+    """An answer above its limit is no answer; it costs its limit of memory and nothing else."""
+    member = make_member()
+    gw.script(kind, endless(b" " * 65536, head={"content_type": "application/json"}))
+    if kind == "poll":
+        member.cli("node", "drain", "on"), member.cli("node", "drain", "off")
+    gw.offer(job("j1"))
+    assert gw.wait_result("j1", slow(60))["status"] == "success"
+    with open(f"/proc/{member.pid}/status") as f:
+        peak = next(int(line.split()[1]) for line in f if line.startswith("VmHWM"))
+    assert is_sanitized() or peak < 100 << 10, f"{peak} kB"
+    wait_link(member, "online", limit=20)
 
 
 # ---- disks, twins ----

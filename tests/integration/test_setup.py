@@ -140,6 +140,27 @@ def test_the_service_starts_from_its_wrapper(home, gw):
         assert process.wait(slow(20)) == 0
 
 
+def test_odd_paths(tmp_path, gw):
+    folder = tmp_path / "o'dd \"100%\" $HOME <&> \\ name"
+    folder.mkdir()
+    home = Home(folder, gw)
+    assert home.install("--listen-port", "0").returncode == 0
+    unit = (folder / UNIT).read_text()
+    quoted = str(folder).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    assert f'ExecStart="{quoted}/{STATE}/mswarm-node"' in unit
+    assert f"StandardOutput=append:{str(folder).replace('%', '%%')}/{STATE}/daemon.log" in unit
+    n = len(gw.beats)
+    process = subprocess.Popen([str(home.state / "mswarm-node")], env={"PATH": os.environ["PATH"]}, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        gw.wait_beat(after=n, limit=slow(10))
+    finally:
+        process.terminate()
+        assert process.wait(slow(20)) == 0
+    for system in ("macos", "windows"):
+        text = home.run("node", "install", "--print-service", system).stdout
+        assert "o''dd" in text if system == "windows" else "o&apos;dd &quot;100%&quot; $HOME &lt;&amp;&gt;" in text
+
+
 def test_a_machine_without_a_service_manager(tmp_path, gw):
     home = Home(tmp_path, gw, manager="none")
     done = home.install()
