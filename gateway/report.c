@@ -11,7 +11,7 @@
 #include <stdio.h>
 
 #define BATCH 8                        /* chunks that do not wait for the timer */
-#define BATCH_MS 25                    /* after the last post came back */
+#define BATCH_MS 20                    /* after the last post came back: with clock ticks and a wake-up below 25 */
 #define PENDING_MAX (8u << 20)
 
 static struct gateway *gateway_of(const struct relay_report *v)

@@ -74,10 +74,10 @@ static enum errc read_list(const char *list, struct str_list *out, struct err *e
 		piece = slice_trim(piece);
 		if (!piece.n)
 			continue;
-		if (!clients_kind(piece))
+		if (!clients_kind(piece) || !slice_copy(piece, lower, sizeof(lower)))
 			return err_set(e, E_BAD_REQUEST, "Invalid mswarm node client identifier: " SLICE_FMT, SLICE_ARG(slice_cut_text(piece, 120)));
-		for (size_t i = 0; i <= piece.n; i++)
-			lower[i] = i < piece.n ? (char)tolower((unsigned char)piece.p[i]) : '\0';
+		for (char *p = lower; *p; p++)
+			*p = (char)tolower((unsigned char)*p);
 		if (!str_list_has(out, slice_str(lower)))
 			rc = out->n < CLIENTS_MAX ? str_list_add(out, slice_str(lower), e) : err_set(e, E_TOO_LARGE, "more than %d clients", CLIENTS_MAX);
 	}
