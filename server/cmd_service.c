@@ -8,9 +8,8 @@
 #include "base/file.h"
 #include "base/mem.h"
 
-#include <errno.h>
+#include <poll.h>
 #include <stdio.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 static const struct { const char *word; } ops[] = { [SERVICE_START] = { "start" }, [SERVICE_STOP] = { "stop" }, [SERVICE_RESTART] = { "restart" },
@@ -169,6 +168,19 @@ static void tell_gateway(struct cli *c, const struct service *s, struct jw *w)
 	jw_end(w);
 }
 
+/* Somebody started it by hand; or the manager's stop takes its time. */
+static bool is_running(struct cli *c)
+{
+	for (int i = 0; i < 50; i++) {
+		AUTO_JSON running = NULL;
+
+		if (cli_control(c, SLICE("{\"op\":\"status\"}"), &running, NULL) != E_OK)
+			return false;
+		(void)poll(NULL, 0, 100);
+	}
+	return true;
+}
+
 int cmd_uninstall(struct cli *c)
 {
 	bool is_system = false, is_purge = false;
@@ -185,6 +197,11 @@ int cmd_uninstall(struct cli *c)
 	if (rc)
 		return cli_fail(&e);
 	service_uninstall(&s, &a);
+	if (is_purge && is_running(c)) {
+		service_answer_done(&a);
+		service_close(&s);
+		return cli_fail((err_set(&e, E_CONFLICT, "a node still runs on %s: stop it first, then uninstall with --purge", c->cfg->state_dir), &e));
+	}
 	jw_obj(&w, NULL);
 	answer_json(&w, &s, "uninstall", &a);
 	tell_gateway(c, &s, &w);

@@ -56,7 +56,7 @@ int cmd_setup(struct cli *c)
 
 /* ---- definitions on paper ---- */
 
-static int print_definitions(struct cli *c, const char *system)
+static int print_definitions(struct cli *c, const char *system, bool is_system)
 {
 	enum service_kind kind;
 	struct service s = { 0 };
@@ -68,7 +68,7 @@ static int print_definitions(struct cli *c, const char *system)
 		fprintf(stderr, "--print-service: linux, macos or windows, not \"%.32s\"\n", system);
 		return 1;
 	}
-	rc = service_open(c->cfg, kind, false, &s, &e);
+	rc = service_open(c->cfg, kind, is_system && kind == SERVICE_SYSTEMD, &s, &e);
 	if (!rc)
 		rc = buf_addf(&out, &e, "# %s\n", s.wrapper);
 	if (!rc)
@@ -77,6 +77,8 @@ static int print_definitions(struct cli *c, const char *system)
 		rc = buf_addf(&out, &e, "\n# %s\n", kind == SERVICE_WINDOWS ? s.name : s.file);
 	if (!rc)
 		rc = service_file_text(&s, &out, &e);
+	if (!rc)
+		rc = buf_addf(&out, &e, "\n# %s\n", service_load_text(&s));
 	service_close(&s);
 	return rc ? cli_fail(&e) : cli_print(buf_slice(&out));
 }
@@ -160,7 +162,7 @@ int cmd_install(struct cli *c)
 	if (rc)
 		return cli_fail(&e);
 	if (o.print_service)
-		return print_definitions(c, o.print_service);
+		return print_definitions(c, o.print_service, o.is_system);
 	if (o.is_system && geteuid() != 0)
 		return cli_fail((err_set(&e, E_FORBIDDEN, "--system needs root"), &e));
 	if (o.is_system)

@@ -113,6 +113,11 @@ static void print_usage(const struct json *running)
 	}
 }
 
+static void print_queue(const struct json *running)
+{
+	printf("  %-10s %.0f running, %.0f waiting\n", "queue", json_num(json_get(running, "generic_running"), 0), json_num(json_get(running, "generic_queued"), 0));
+}
+
 static void print_gateway(const struct json *g)
 {
 	const char *error = json_str(json_get(g, "error")), *beat = json_str(json_get(g, "last_heartbeat_at"));
@@ -148,6 +153,7 @@ static void print_text(struct cli *c, const struct err *error, const struct json
 	printf("  %-10s %s%s\n", "drain", text_of(running, "drain"), json_is_true(json_get(running, "is_stopping")) ? ", stopping" : "");
 	printf("  %-10s %s\n", "store", text_of(running, "store"));
 	print_requests(running);
+	print_queue(running);
 	print_sources(running);
 	print_usage(running);
 }

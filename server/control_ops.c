@@ -10,6 +10,7 @@
 #include "llm/admission.h"
 #include "llm/inventory.h"
 #include "server/nodeid.h"
+#include "store/job_totals.h"
 #include "store/usage.h"
 
 #include <unistd.h>
@@ -112,6 +113,7 @@ static enum errc usage_json(struct store_reader *r, struct jw *w, struct err *e)
 static enum errc op_status(struct svc *svc, struct store_reader *reader, struct jw *w, struct err *e)
 {
 	AUTO_BUF url = BUF_MAX(1024);
+	int64_t totals[TOTAL__COUNT] = { 0 };
 	char mark[9];
 	enum errc rc = nodeid_url(svc->cfg, svc->port, &url, e);
 
@@ -139,6 +141,10 @@ static enum errc op_status(struct svc *svc, struct store_reader *reader, struct 
 	jw_bool(w, "is_secret_shared", svc->is_secret_shared);
 	jw_str(w, "secret_mark", mark);
 	jw_str(w, "store", store_state_name(store_state(svc->store)));
+	if (job_totals_get(reader, totals, e))
+		return e->code;
+	jw_i64(w, "generic_running", totals[TOTAL_HELD_SCHEDULED] + totals[TOTAL_HELD_RUNNING]);
+	jw_i64(w, "generic_queued", totals[TOTAL_HELD_QUEUED] + totals[TOTAL_HELD_RETRYING]);
 	admission_json(svc, w);
 	loops_json(svc, w);
 	inventory_json(svc->inventory, w, "sources");

@@ -33,6 +33,8 @@ bool service_kind_parse(struct slice name, enum service_kind *ret);
 const char *service_manager(const struct service *s);      /* "systemd", ... */
 
 MUST_CHECK enum errc service_wrapper_text(const struct service *s, struct buf *out, struct err *e);
+/* What makes the system's manager know it: a line of a shell, or nothing. */
+const char *service_load_text(const struct service *s);
 /* Unit, plist, or the command that registers the task. */
 MUST_CHECK enum errc service_file_text(const struct service *s, struct buf *out, struct err *e);
 

@@ -230,3 +230,17 @@ enum errc service_file_text(const struct service *s, struct buf *out, struct err
 	}
 	return windows_task(s, out, e);
 }
+
+const char *service_load_text(const struct service *s)
+{
+	switch (s->kind) {
+	case SERVICE_SYSTEMD:
+		return s->is_system ? "systemctl daemon-reload && systemctl enable --now mswarm-self-hosted-node.service" :
+				      "systemctl --user daemon-reload && systemctl --user enable --now mswarm-self-hosted-node.service && loginctl enable-linger";
+	case SERVICE_LAUNCHD:          /* gui/ is the session at the screen; over ssh there is only user/ */
+		return "launchctl bootstrap gui/$(id -u) \"$plist\" || launchctl bootstrap user/$(id -u) \"$plist\"";
+	case SERVICE_WINDOWS:
+		break;
+	}
+	return "Start-ScheduledTask -TaskName 'MswarmSelfHostedNode'";
+}

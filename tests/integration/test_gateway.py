@@ -99,6 +99,27 @@ def test_drain_is_told_at_once_and_stops_the_polls(gw, make_member):
     assert gw.wait_result("j1", slow(10))["status"] == "success"
 
 
+def test_drain_with_a_deadline_waits(gw, member):
+    gate = member.up.gate()
+    member.up.script(held(gate))
+    gw.offer(job("j1"))
+    member.up.wait_chat()
+    done = member.cli("node", "drain", "on", "--deadline", "1s")
+    assert done.returncode == 1 and json.loads(done.stdout) == {"drain": "on", "running": 1} and "still run" in done.stderr
+    gate.open()
+    done = member.cli("node", "drain", "on", "--deadline", "20s")
+    assert done.returncode == 0 and json.loads(done.stdout)["running"] == 0
+    assert gw.wait_result("j1")["status"] == "success"
+    assert member.cli("node", "drain", "on", "--deadline", "soon").returncode == 1
+
+
+def test_a_flag_of_the_reference_does_not_stop_the_polls(gw, make_member):
+    make_member(lifecycle_health_status="degraded", lifecycle_health_reason="self_hosted_protocol_mismatch", lifecycle_health_message="x", config_version=7)
+    gw.offer(job("j1"))
+    assert gw.wait_result("j1")["status"] == "success"
+    assert "lifecycle" not in gw.beats[-1]["runtime"] and gw.beats[-1]["config_version"] == 7 and gw.beats[-1]["status"] == "online"
+
+
 def test_once_asks_the_running_node(gw, make_member):
     member = make_member(env={"MSWARM_SELF_HOSTED_HEARTBEAT_INTERVAL_SECONDS": "3600"})
     n = len(gw.beats)

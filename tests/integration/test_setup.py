@@ -393,6 +393,19 @@ def test_uninstall_of_what_never_was(home):
     assert done.returncode == 0 and json.loads(done.stdout)["gateway_notification"] == {"notified": False, "error": "MSWARM_SELF_HOSTED_NODE_ID is required"}
 
 
+def test_purge_waits_for_a_node_that_runs(home, gw):
+    home.install("--listen-port", "0")
+    process = subprocess.Popen([str(home.state / "mswarm-node")], env={"PATH": os.environ["PATH"]}, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: (home.state / "control.sock").exists(), slow(10))
+        done = home.run("node", "uninstall", "--purge")
+        assert done.returncode == 1 and "a node still runs" in done.stderr and (home.state / "node.key").exists()
+    finally:
+        process.terminate()
+        assert process.wait(slow(20)) == 0
+    assert home.run("node", "uninstall", "--purge").returncode == 0 and not home.state.exists()
+
+
 # ---- single exchanges ----
 
 def test_once_enroll_models_of_a_node_that_does_not_run(home, gw):
@@ -425,3 +438,11 @@ def test_definitions_on_paper(home, gw, system, words):
     for w in words:
         assert w in done.stdout, w
     assert not gw.requests and not home.calls()
+
+
+def test_the_machines_own_service_on_paper(home):
+    text = home.run("node", "install", "--print-service", "linux", "--system").stdout
+    for w in ("# /etc/systemd/system/mswarm-self-hosted-node.service", "User=mswarm", "WantedBy=multi-user.target", "'HOME=/var/lib/mswarm'", "Type=notify", "KillMode=process",
+              "# systemctl daemon-reload && systemctl enable --now mswarm-self-hosted-node.service"):
+        assert w in text, w
+    assert "launchctl bootstrap gui/$(id -u)" in home.run("node", "install", "--print-service", "macos").stdout
