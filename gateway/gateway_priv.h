@@ -101,6 +101,21 @@ struct gateway {
 	} shown;
 };
 
+/* One post to the gateway. */
+struct link_post {
+	const char *path;                  /* behind the base; or: */
+	const char *template;              /* a job path, with job_id put in (NULL: it has none) */
+	const char *job_id;
+	struct buf *take_body;
+	int64_t timeout_ms;
+	size_t max_answer;                 /* 0: the usual */
+	bool is_bare;                      /* without the token */
+	void (*done)(void *ctx, const struct exchange_answer *a);
+	void *ctx;
+};
+/* E_INVALID_VALUE, E_FORBIDDEN: the path leads nowhere, or where no token may go. */
+MUST_CHECK enum errc link_send(struct gateway *g, const struct link_post *p, struct exchange **ret, struct err *e);
+
 /* link.c */
 void link_set_state(struct gateway *g, enum link_state state, const char *why);
 void link_note_error(struct gateway *g, const char *what);

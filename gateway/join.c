@@ -150,18 +150,13 @@ static void on_answered(void *ctx, const struct exchange_answer *a)
 static void enroll(struct gateway *g)
 {
 	AUTO_BUF body = BUF_MAX(16 * 1024);
-	AUTO_BUF url = BUF_MAX(8192);
-	struct exchange_req q = { .client = g->client, .method = "POST", .take_body = &body, .timeout_ms = g->cfg->request_timeout_ms,
-				  .done = on_answered, .ctx = g };
+	const struct link_post p = { .path = MEMBER_ENROLL_PATH, .take_body = &body, .timeout_ms = g->cfg->request_timeout_ms, .is_bare = true,
+				     .done = on_answered, .ctx = g };
 	struct err e = { 0 };
 	enum errc rc = member_write_enroll(g->o.node_id, g->cfg->enrollment_token, &body, &e);
 
 	if (!rc)
-		rc = gateway_url(g->cfg, g->base, MEMBER_ENROLL_PATH, &url, &e);
-	if (!rc && !(q.url = buf_cstr(&url)))
-		rc = err_set(&e, E_NO_MEMORY, "no memory");
-	if (!rc)
-		rc = exchange_start(&q, &g->join, &e);
+		rc = link_send(g, &p, &g->join, &e);
 	if (!rc)
 		return;
 	link_set_state(g, LINK_JOINING, e.what);

@@ -85,6 +85,19 @@ enum errc link_load(struct gateway *g, struct heartbeat_load *ret, struct err *e
 	return heartbeat_load_read(&in, ret, e);
 }
 
+enum errc link_send(struct gateway *g, const struct link_post *p, struct exchange **ret, struct err *e)
+{
+	AUTO_BUF url = BUF_MAX(8192);
+	struct exchange_req q = { .client = g->client, .method = "POST", .token = p->is_bare ? slice_of("", 0) : secret_slice(&g->token),
+				  .take_body = p->take_body, .timeout_ms = p->timeout_ms, .max_answer = p->max_answer, .done = p->done, .ctx = p->ctx };
+	enum errc rc = p->path ? gateway_url(g->cfg, g->base, p->path, &url, e) :
+				 gateway_url_job(g->cfg, g->base, p->template, slice_str(p->job_id), &url, e);
+
+	if (!rc && !(q.url = buf_cstr(&url)))
+		rc = err_set(e, E_NO_MEMORY, "no memory");
+	return rc ? rc : exchange_start(&q, ret, e);
+}
+
 /* ---- a heartbeat ---- */
 
 static size_t offered(struct capability_runner *out, size_t max)
@@ -228,9 +241,7 @@ static void plan_next(struct gateway *g)
 static void send_beat(struct gateway *g)
 {
 	AUTO_BUF body = BUF_MAX(BEAT_MAX);
-	AUTO_BUF url = BUF_MAX(8192);
-	struct exchange_req q = { .client = g->client, .method = "POST", .token = secret_slice(&g->token), .take_body = &body,
-				  .timeout_ms = g->cfg->request_timeout_ms, .done = on_beat, .ctx = g };
+	const struct link_post p = { .path = MEMBER_HEARTBEAT_PATH, .take_body = &body, .timeout_ms = g->cfg->request_timeout_ms, .done = on_beat, .ctx = g };
 	struct err e = { 0 };
 	enum errc rc;
 
@@ -238,11 +249,7 @@ static void send_beat(struct gateway *g)
 	g->asking = TAKE(g->asks);
 	rc = write_beat(g, &body, &e);
 	if (!rc)
-		rc = gateway_url(g->cfg, g->base, MEMBER_HEARTBEAT_PATH, &url, &e);
-	if (!rc && !(q.url = buf_cstr(&url)))
-		rc = err_set(&e, E_NO_MEMORY, "no memory");
-	if (!rc)
-		rc = exchange_start(&q, &g->beat, &e);
+		rc = link_send(g, &p, &g->beat, &e);
 	if (rc) {
 		const struct exchange_answer a = { .kind = EXCHANGE_UNSENT, .err = e };
 
@@ -447,15 +454,14 @@ static enum errc read_passed_on(struct gateway *g, struct err *e)
 static enum errc copy_settings(struct gateway *g, struct err *e)
 {
 	const struct config *cfg = g->cfg;
+	const struct { char **to; const char *from; } texts[] = {
+		{ &g->base, cfg->gateway_base_url }, { &g->poll_path, cfg->jobs_poll_path }, { &g->start_path, cfg->jobs_start_path_template },
+		{ &g->events_path, cfg->jobs_events_path_template }, { &g->result_path, cfg->jobs_result_path_template } };
 
-	g->base = mem_strdup(cfg->gateway_base_url);
-	g->poll_path = mem_strdup(cfg->jobs_poll_path);
-	g->start_path = mem_strdup(cfg->jobs_start_path_template);
-	g->events_path = mem_strdup(cfg->jobs_events_path_template);
-	g->result_path = mem_strdup(cfg->jobs_result_path_template);
+	for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+		if (!(*texts[i].to = mem_strdup(texts[i].from)))
+			return err_set(e, E_NO_MEMORY, "no memory");
 	g->interval_ms = 1000 * cfg->heartbeat_interval_seconds;
-	if (!g->base || !g->poll_path || !g->start_path || !g->events_path || !g->result_path)
-		return err_set(e, E_NO_MEMORY, "no memory");
 	enum errc rc = cfg->runtime_token[0] ? secret_set(&g->token, slice_str(cfg->runtime_token), e) : E_OK;
 
 	return rc ? rc : read_passed_on(g, e);

@@ -36,12 +36,11 @@ static bool take_text(char **to, const struct json *v)
 
 static bool take_url(char **to, const struct json *v)
 {
-	struct slice s = slice_trim_js(json_slice(v));
+	bool is_fine = take_text(to, v);
 
-	while (s.n && s.p[s.n - 1] == '/')
-		s.n--;
-	*to = s.n ? slice_dup(s) : NULL;
-	return !s.n || *to;
+	for (size_t n = *to ? strlen(*to) : 0; n && (*to)[n - 1] == '/'; n--)
+		(*to)[n - 1] = '\0';
+	return is_fine;
 }
 
 static bool take_token(char **to, const struct json *v)

@@ -235,15 +235,9 @@ static bool is_gone(const struct exchange_answer *a)
 static enum errc send(struct relay *r, const char *template, struct buf *take_body, int64_t timeout_ms,
 		      void (*done)(void *, const struct exchange_answer *), struct err *e)
 {
-	struct gateway *g = r->g;
-	AUTO_BUF url = BUF_MAX(8192);
-	struct exchange_req q = { .client = g->client, .method = "POST", .token = secret_slice(&g->token), .take_body = take_body,
-				  .timeout_ms = timeout_ms, .done = done, .ctx = r };
-	enum errc rc = gateway_url_job(g->cfg, g->base, template, slice_str(r->job_id), &url, e);
+	const struct link_post p = { .template = template, .job_id = r->job_id, .take_body = take_body, .timeout_ms = timeout_ms, .done = done, .ctx = r };
 
-	if (!rc && !(q.url = buf_cstr(&url)))
-		rc = err_set(e, E_NO_MEMORY, "no memory");
-	return rc ? rc : exchange_start(&q, &r->post, e);
+	return link_send(r->g, &p, &r->post, e);
 }
 
 static void on_start_answered(void *ctx, const struct exchange_answer *a)

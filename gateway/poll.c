@@ -229,20 +229,14 @@ static void start_poll(struct gateway *g, const struct heartbeat_load *l, bool i
 	bool is_shared = g->cfg->reserved_llm_jobs > 0;
 	int64_t wait_ms = is_reserved ? WAIT_RESERVED_MS : is_shared ? WAIT_SHARED_MS : WAIT_MS, limit_ms = wait_ms + MARGIN_MS;
 	AUTO_BUF body = BUF_MAX(64 * 1024);
-	AUTO_BUF url = BUF_MAX(8192);
-	struct exchange_req q = { .client = g->client, .method = "POST", .token = secret_slice(&g->token), .take_body = &body,
-				  .max_answer = GATEWAY_POLL_MAX, .done = on_polled, .ctx = g };
+	const struct link_post p = { .template = g->poll_path, .take_body = &body, .max_answer = GATEWAY_POLL_MAX, .done = on_polled, .ctx = g,
+				     .timeout_ms = g->cfg->request_timeout_ms > limit_ms ? g->cfg->request_timeout_ms : limit_ms };
 	struct err e = { 0 };
 	enum errc rc = write_poll(g, l, is_reserved, wait_ms, &body, &e);
 
-	q.timeout_ms = g->cfg->request_timeout_ms > limit_ms ? g->cfg->request_timeout_ms : limit_ms;
-	if (!rc)
-		rc = gateway_url_job(g->cfg, g->base, g->poll_path, slice_of("", 0), &url, &e);
-	if (!rc && !(q.url = buf_cstr(&url)))
-		rc = err_set(&e, E_NO_MEMORY, "no memory");
 	g->poll_began_ms = loop_now_ms(g->loop);
 	if (!rc)
-		rc = exchange_start(&q, &g->poll, &e);
+		rc = link_send(g, &p, &g->poll, &e);
 	if (rc) {
 		const struct exchange_answer a = { .kind = EXCHANGE_UNSENT, .err = e };
 

@@ -71,20 +71,13 @@ static void on_posted(void *ctx, const struct exchange_answer *a)
 
 static void post(struct relay_report *v, struct buf *take_body)
 {
-	struct relay *r = v->r;
-	struct gateway *g = r->g;
-	AUTO_BUF url = BUF_MAX(8192);
+	struct gateway *g = gateway_of(v);
+	const struct link_post p = { .template = g->events_path, .job_id = v->r->job_id, .take_body = take_body, .timeout_ms = g->cfg->request_timeout_ms,
+				     .done = on_posted, .ctx = v };
 	struct err e = { 0 };
-	struct exchange_req q = { .client = g->client, .method = "POST", .token = secret_slice(&g->token), .take_body = take_body,
-				  .timeout_ms = g->cfg->request_timeout_ms, .done = on_posted, .ctx = v };
-	enum errc rc = gateway_url_job(g->cfg, g->base, g->events_path, slice_str(r->job_id), &url, &e);
+	enum errc rc = link_send(g, &p, &v->x, &e);
 
-	q.url = rc ? NULL : buf_cstr(&url);
-	if (!rc && !q.url)
-		rc = err_set(&e, E_NO_MEMORY, "no memory");
 	v->spoke_ms = loop_now_ms(g->loop);
-	if (!rc)
-		rc = exchange_start(&q, &v->x, &e);
 	if (rc)
 		break_off(v, e.what);
 }

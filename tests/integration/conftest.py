@@ -19,6 +19,7 @@ TESTS = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "support"), str(TESTS / "fakes")]
 sys.dont_write_bytecode = True
 
+from gateway import Gateway  # noqa: E402
 from jobs import ENV, Jobs  # noqa: E402
 from node import Node, wait_until  # noqa: E402
 from upstream import Upstream  # noqa: E402
@@ -149,6 +150,54 @@ def make_plane(request):
                 node.stop(slow(20))
         finally:
             node.close()
+
+
+@pytest.fixture
+def gw(request):
+    """A gateway that checks what it hears; everything that it heard must have been right."""
+    g = Gateway()
+    yield g
+    if getattr(request.node, "has_failed", False):
+        g.show()
+    g.close()
+    g.check()
+
+
+@pytest.fixture
+def make_member(request, gw, make_upstream):
+    """make_member(env={}, ...): a node of gw's account whose runner is node.up; it has told gw of its models."""
+    made = []
+
+    def make(env=None, up=None, share=True, args=(), is_waiting=True, home=None, is_stall_checked=True, **members):
+        up = up or make_upstream()
+        node = Node(env=gw.env(**{"MSWARM_SELF_HOSTED_MAX_CONCURRENT_JOBS": "4", **(env or {})}), args=args, config=config_for(up.entry(share=share), **members), home=home,
+                    is_stall_checked=is_stall_checked)
+        node.up = up
+        made.append(node)
+        node.start(limit=slow(20))
+        if is_waiting:
+            gw.wait_beat(lambda b: b["local_agent_catalog"]["exposed_model_count"] > 0, slow(10))
+        return node
+    yield make
+    failed = getattr(request.node, "has_failed", False)
+    for node in made:
+        try:
+            if failed:
+                node.show()
+            elif node.process:
+                node.stop(slow(20))
+        finally:
+            node.close()
+
+
+def link(node):
+    """What the node says of its link to the gateway."""
+    return json.loads(node.cli("node", "status", "--json").stdout)["running"]["gateway"]
+
+
+def wait_link(node, *states, limit=10):
+    wait_until(lambda: link(node)["state"] in states, slow(limit), f"link {states}")
+    return link(node)
 
 
 @pytest.fixture(scope="session")

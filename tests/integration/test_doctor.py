@@ -8,20 +8,12 @@ import subprocess
 import pytest
 
 from conftest import config_for, slow
-from gateway import Gateway, says
+from gateway import says
 from node import Node, binary, clean_env
 
 
 @pytest.fixture
-def gw(request):
-    g = Gateway()
-    yield g
-    g.close()
-    g.check()
-
-
-@pytest.fixture
-def node(gw, make_upstream, request):
+def node(gw, make_upstream):
     up = make_upstream()
     n = Node(env=gw.env(), config=config_for(up.entry(share=True)))
     n.state_dir.chmod(0o700)

@@ -5,61 +5,15 @@ import time
 
 import pytest
 
-from conftest import config_for, slow
+from conftest import config_for, link, slow, wait_link
 from gateway import Gateway, after, job, lost, says
 from node import Node, wait_until
 from upstream import chunk, cut, held, silent, stall, status, stream, words
-
-OWN = {"MSWARM_SELF_HOSTED_MAX_CONCURRENT_JOBS": "4"}
-
-
-@pytest.fixture
-def gw(request):
-    g = Gateway()
-    yield g
-    if getattr(request.node, "has_failed", False):
-        g.show()
-    g.close()
-    g.check()
-
-
-@pytest.fixture
-def make_member(request, gw, make_upstream):
-    """make_member(env={}, ...): a node of gw's account whose runner is member.up."""
-    made = []
-
-    def make(env=None, up=None, share=True, args=(), is_waiting=True, **members):
-        up = up or make_upstream()
-        node = Node(env=gw.env(**{**OWN, **(env or {})}), args=args, config=config_for(up.entry(share=share), **members), is_stall_checked=True)
-        node.up = up
-        made.append(node)
-        node.start(limit=slow(20))
-        if is_waiting:
-            gw.wait_beat(lambda b: b["local_agent_catalog"]["exposed_model_count"] > 0, slow(10))
-        return node
-    yield make
-    for node in made:
-        try:
-            if getattr(request.node, "has_failed", False):
-                node.show()
-            elif node.process:
-                node.stop(slow(20))
-        finally:
-            node.close()
 
 
 @pytest.fixture
 def member(make_member):
     return make_member()
-
-
-def gateway_state(node):
-    return json.loads(node.cli("node", "status", "--json").stdout)["running"]["gateway"]
-
-
-def wait_state(node, *states, limit=10):
-    wait_until(lambda: gateway_state(node)["state"] in states, slow(limit), f"link {states}")
-    return gateway_state(node)
 
 
 # ---- heartbeats ----
@@ -72,7 +26,7 @@ def test_the_first_heartbeat_says_it_all(gw, member):
     assert model["exposed"] and model["provider"] == "mcoda" and model["source_agent_slug"] == "m" and model["health_status"] == "healthy"
     request = gw.requests_of("heartbeat")[0]
     assert request.headers["user-agent"].startswith("mswarm/") and request.headers["authorization"] == "Bearer msn_tok"
-    state = gateway_state(member)
+    state = link(member)
     assert state["state"] == "online" and state["heartbeats"] >= 1 and state["error"] is None
     assert "msn_tok" not in member.log()
 
@@ -396,7 +350,7 @@ def test_a_job_that_is_gone_is_stopped_and_the_others_go_on(gw, make_member, cod
     gate.open()
     assert gw.wait_result("stays")["status"] == "success"
     assert not gw.results["gone"]
-    assert wait_state(member, "online")["jobs_gone"] == 1
+    assert wait_link(member, "online")["jobs_gone"] == 1
     gw.offer(job("next"))
     assert gw.wait_result("next")["status"] == "success"
 
@@ -416,7 +370,7 @@ def test_answers_that_are_lost_change_nothing(gw, member):
     gw.wait(lambda: len(gw.results["j1"]) == 3, slow(15))
     assert gw.starts["j1"] == 2 and len(member.up.chats) == 1
     assert gw.results["j1"][0] == gw.results["j1"][1] == gw.results["j1"][2]
-    wait_until(lambda: gateway_state(member)["results_waiting"] == 0, slow(5), "the outbox to be empty")
+    wait_until(lambda: link(member)["results_waiting"] == 0, slow(5), "the outbox to be empty")
 
 
 def test_an_answer_that_comes_twice_runs_once(gw, member):
@@ -437,7 +391,7 @@ def test_a_result_survives_a_kill(gw, make_member):
     member.kill()
     member.start(limit=slow(20))
     assert gw.wait_result("j1", slow(20))["status"] == "success"
-    wait_until(lambda: gateway_state(member)["results_waiting"] == 0, slow(5), "the outbox to be empty")
+    wait_until(lambda: link(member)["results_waiting"] == 0, slow(5), "the outbox to be empty")
     assert len(gw.results["j1"]) == 1
 
 
@@ -483,9 +437,9 @@ def test_a_stop_waits_for_what_is_nearly_done(gw, make_member):
 def test_a_gateway_that_comes_back(gw, make_member):
     member = make_member()
     gw.vanish()
-    wait_state(member, "degraded")
+    wait_link(member, "degraded")
     gw.listen()
-    wait_state(member, "online", limit=20)
+    wait_link(member, "online", limit=20)
     gw.offer(job("j1"))
     assert gw.wait_result("j1", slow(10))["status"] == "success"
 
@@ -511,7 +465,7 @@ def test_polls_that_fail_back_off(gw, make_member, answer_):
     gw._by_kind["poll"].clear()
     gw.offer(job("j1"))
     assert gw.wait_result("j1", slow(20))["status"] == "success"
-    wait_state(member, "online")
+    wait_link(member, "online")
 
 
 def test_a_gateway_without_the_poll_path_is_told_and_heals(gw, make_member):
@@ -523,7 +477,7 @@ def test_a_gateway_without_the_poll_path_is_told_and_heals(gw, make_member):
     n = len(gw.beats)
     b = gw.wait_beat(lambda b: "lifecycle" not in b["runtime"], slow(20), after=n)
     assert b["status"] == "online"
-    wait_state(member, "online")
+    wait_link(member, "online")
 
 
 def test_a_token_that_is_refused_and_given_back(gw):
@@ -533,9 +487,9 @@ def test_a_token_that_is_refused_and_given_back(gw):
         key.write_text("msn_tok\n")
         key.chmod(0o600)
         node.start(limit=slow(20))
-        wait_state(node, "online")
+        wait_link(node, "online")
         gw.token = "msn_other"
-        state = wait_state(node, "refused")
+        state = wait_link(node, "refused")
         assert state["error"].startswith("request_failed:401")
         n = len(gw.requests_of("poll"))
         begin = time.monotonic()
@@ -543,7 +497,7 @@ def test_a_token_that_is_refused_and_given_back(gw):
         assert len(gw.requests_of("poll")) == n, "no polls with a token that was refused"
         key.write_text("msn_other\n")
         node.cli("once")                # somebody looks: the next word is said now, with the key that is there now
-        wait_state(node, "online", limit=20)
+        wait_link(node, "online", limit=20)
         assert "msn_other" not in node.log() and "msn_tok" not in node.log()
         node.stop(slow(20))
     finally:
@@ -555,9 +509,9 @@ def test_a_token_that_is_refused_and_given_back(gw):
 def test_a_node_that_was_removed_looks_whether_it_is_back(gw, make_member):
     member = make_member(env={"MSWARM_GATEWAY_RECHECK_SECONDS": "2"})
     gw.script("heartbeat", says(410, {"error": "removed"}))
-    wait_state(member, "removed")
+    wait_link(member, "removed")
     n, polls = len(gw.requests_of("heartbeat")), len(gw.requests_of("poll"))
-    wait_state(member, "online")
+    wait_link(member, "online")
     assert len(gw.requests_of("heartbeat")) <= n + 2 and len(gw.requests_of("poll")) <= polls + 2
     gw.offer(job("j1"))
     assert gw.wait_result("j1", slow(10))["status"] == "success"
@@ -580,7 +534,7 @@ def test_enrolment_by_token(gw):
 def test_the_token_goes_to_no_other_host(gw, make_member, make_upstream):
     elsewhere = make_upstream()
     member = make_member(jobs_result_path_template=f"http://127.0.0.1:{elsewhere.port}/steal/:jobId")
-    state = wait_until(lambda: gateway_state(member)["error"] and gateway_state(member), slow(5), "the error in the status")
+    state = wait_until(lambda: link(member)["error"] and link(member), slow(5), "the error in the status")
     assert "another host than the gateway's" in state["error"] and state["state"] == "online"
     assert not gw.requests_of("poll"), "a job whose result can go nowhere is not claimed"
     assert "poll.path_refused" in member.log() and not elsewhere.requests[1:]

@@ -10,54 +10,10 @@ import time
 
 import pytest
 
-from conftest import config_for, keep_full, slow
-from gateway import Gateway, job, lost, says
+from conftest import keep_full, link, slow, wait_link
+from gateway import job, lost, says
 from node import Node, is_sanitized, wait_until
 from upstream import chunk, endless, held, silent, stream, words
-
-ENV = {"MSWARM_SELF_HOSTED_MAX_CONCURRENT_JOBS": "4", "MSWARM_KEEP_ALIVE_MS": "200"}
-
-
-@pytest.fixture
-def gw(request):
-    g = Gateway()
-    yield g
-    if getattr(request.node, "has_failed", False):
-        g.show()
-    g.close()
-    g.check()
-
-
-@pytest.fixture
-def make_member(request, gw, make_upstream):
-    made = []
-
-    def make(env=None, home=None, **members):
-        up = make_upstream()
-        node = Node(env=gw.env(**{**ENV, **(env or {})}), config=config_for(up.entry(share=True), **members), home=home)
-        node.up = up
-        made.append(node)
-        node.start(limit=slow(20))
-        gw.wait_beat(lambda b: b["local_agent_catalog"]["exposed_model_count"] > 0, slow(10))
-        return node
-    yield make
-    for node in made:
-        try:
-            if getattr(request.node, "has_failed", False):
-                node.show()
-            elif node.process:
-                node.stop(slow(20))
-        finally:
-            node.close()
-
-
-def link(node):
-    return json.loads(node.cli("node", "status", "--json").stdout)["running"]["gateway"]
-
-
-def wait_link(node, *states, limit=10):
-    wait_until(lambda: link(node)["state"] in states, slow(limit), f"link {states}")
-    return link(node)
 
 
 # ---- kills and lost answers at every step ----
@@ -325,7 +281,7 @@ def test_settings_are_changed_by_several_at_once(gw, make_member):
 
 def test_jobs_under_random_trouble(gw, make_member):
     """Lost answers, refusals and restarts of the gateway, while 60 jobs go through: each is told once, well or not."""
-    member = make_member(env={"MSWARM_SELF_HOSTED_MAX_CONCURRENT_JOBS": "8"})
+    member = make_member(env={"MSWARM_SELF_HOSTED_MAX_CONCURRENT_JOBS": "8", "MSWARM_KEEP_ALIVE_MS": "200"})
     for kind in ("start", "events", "result"):
         for i in range(60):
             if i % 3 == 0:

@@ -14,17 +14,6 @@ from node import Node, binary, clean_env, wait_until
 KEY = "msw_owner_key_0001"
 UNIT = ".config/systemd/user/mswarm-self-hosted-node.service"
 STATE = ".mswarm/self-hosted-node"
-PLAIN = {"MSWARM_GATEWAY_BASE_URL": None}
-
-
-@pytest.fixture
-def gw(request):
-    g = Gateway()
-    yield g
-    if getattr(request.node, "has_failed", False):
-        g.show()
-    g.close()
-    g.check()
 
 
 class Home:

@@ -8,22 +8,11 @@ import subprocess
 import pytest
 
 from conftest import slow
-from gateway import Gateway
 from node import binary, clean_env, wait_until
 
 HERE = pathlib.Path(__file__).resolve().parents[1]
 UNIT = "mswarm-self-hosted-node.service"
 KEY = "msw_owner_key_0001"
-
-
-@pytest.fixture
-def gw(request):
-    g = Gateway()
-    yield g
-    if getattr(request.node, "has_failed", False):
-        g.show()
-    g.close()
-    g.check()
 
 
 def shims():
