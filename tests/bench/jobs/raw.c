@@ -3,6 +3,9 @@
  *
  *   raw commit DB JOBS BATCH   job, two audit rows, turn and sums of each, BATCH of them a transaction, WAL, synchronous FULL: as
  *                              many writers of one job each in a perfect group commit       ->  {"done", "seconds"}
+ *   raw group DB JOBS WRITERS  the same rows by so many threads, each of which writes one job at a time and waits for its commit; a thread
+ *                              of its own takes all that wait into one transaction: group commit as it is, without HTTP
+ *                                                              ->  {"done", "seconds"}
  *   raw spawn FOLDER JOBS      one after the other: a shell that prints a line is started, waited for, and two files are written
  *                              and synced                                                  ->  {"done", "seconds"}
  *
@@ -12,6 +15,7 @@
  * DB is a database that a node has made: schema and indexes are the node's.
  */
 #include <fcntl.h>
+#include <pthread.h>
 #include <spawn.h>
 #include <sqlite3.h>
 #include <stdint.h>
@@ -83,20 +87,106 @@ static void write_job(sqlite3_stmt **st, int64_t key, const char *request)
 	}
 }
 
-static void commit(const char *path, int jobs, int batch)
+static const char request[] = "{\"schema_version\":\"2026-06-14\",\"job_type\":\"tenant.test-echo\",\"args\":{\"message\":\"hi\"},"
+			      "\"policy\":{\"trust_mode\":\"owner-local\"}}";
+#define FIRST_KEY (1795600000000ll << 20)
+
+static sqlite3 *open_db(const char *path, sqlite3_stmt *st[SQL_COUNT])
 {
-	static const char request[] = "{\"schema_version\":\"2026-06-14\",\"job_type\":\"tenant.test-echo\",\"args\":{\"message\":\"hi\"},"
-				      "\"policy\":{\"trust_mode\":\"owner-local\"}}";
 	sqlite3 *db;
-	sqlite3_stmt *st[SQL_COUNT];
-	int64_t key = 1795600000000ll << 20;
-	double begun;
 
 	must_be(sqlite3_open(path, &db) == SQLITE_OK, "open");
 	must_be(sqlite3_exec(db, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA wal_autocheckpoint = 2000", NULL, NULL, NULL) == SQLITE_OK, "pragmas");
 	for (int i = 0; i < SQL_COUNT; i++)
 		must_be(sqlite3_prepare_v2(db, sql[i], -1, &st[i], NULL) == SQLITE_OK, sqlite3_errmsg(db));
-	begun = now_s();
+	return db;
+}
+
+/* ---- group: writers that wait ---- */
+
+struct writer {
+	pthread_t thread;
+	pthread_cond_t woken;
+	struct writer *next;
+	int is_done;
+};
+
+static struct {
+	pthread_mutex_t mu;
+	pthread_cond_t work;
+	struct writer *waiting;
+	int left;                      /* jobs that nobody has taken yet */
+	int running;                   /* writers that may still come */
+} queue = { .mu = PTHREAD_MUTEX_INITIALIZER, .work = PTHREAD_COND_INITIALIZER };
+
+static void *write_jobs(void *arg)
+{
+	struct writer *w = arg;
+
+	pthread_mutex_lock(&queue.mu);
+	while (queue.left > 0) {
+		queue.left--;
+		w->is_done = 0;
+		w->next = queue.waiting;
+		queue.waiting = w;
+		pthread_cond_signal(&queue.work);
+		while (!w->is_done)
+			pthread_cond_wait(&w->woken, &queue.mu);
+	}
+	queue.running--;
+	pthread_cond_signal(&queue.work);
+	pthread_mutex_unlock(&queue.mu);
+	return NULL;
+}
+
+static void group(const char *path, int jobs, int writers)
+{
+	struct writer *w = calloc((size_t)writers, sizeof(*w));
+	sqlite3_stmt *st[SQL_COUNT];
+	sqlite3 *db = open_db(path, st);
+	int64_t key = FIRST_KEY;
+	double begun = now_s();
+
+	must_be(w != NULL, "memory");
+	queue.left = jobs;
+	queue.running = writers;
+	for (int i = 0; i < writers; i++)
+		must_be(pthread_cond_init(&w[i].woken, NULL) == 0 && pthread_create(&w[i].thread, NULL, write_jobs, &w[i]) == 0, "a thread");
+	pthread_mutex_lock(&queue.mu);
+	while (queue.running > 0) {
+		struct writer *batch = queue.waiting;
+
+		if (!batch) {
+			pthread_cond_wait(&queue.work, &queue.mu);
+			continue;
+		}
+		queue.waiting = NULL;
+		pthread_mutex_unlock(&queue.mu);
+		must_be(sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK, "begin");
+		for (struct writer *one = batch; one; one = one->next)
+			write_job(st, ++key, request);
+		must_be(sqlite3_exec(db, "COMMIT", NULL, NULL, NULL) == SQLITE_OK, "commit");
+		pthread_mutex_lock(&queue.mu);
+		for (struct writer *one = batch, *next; one; one = next) {
+			next = one->next;
+			one->is_done = 1;
+			pthread_cond_signal(&one->woken);
+		}
+	}
+	pthread_mutex_unlock(&queue.mu);
+	for (int i = 0; i < writers; i++)
+		pthread_join(w[i].thread, NULL);
+	printf("{\"done\":%d,\"seconds\":%.6f}\n", jobs, now_s() - begun);
+	free(w);
+}
+
+static void commit(const char *path, int jobs, int batch)
+{
+	sqlite3_stmt *st[SQL_COUNT];
+	sqlite3 *db = open_db(path, st);
+	int64_t key = FIRST_KEY;
+	double begun = now_s();
+
 	for (int i = 0; i < jobs; i += batch) {
 		must_be(sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK, "begin");
 		for (int k = 0; k < batch; k++)
@@ -174,6 +264,8 @@ int main(int argc, char **argv)
 {
 	if (argc == 5 && strcmp(argv[1], "commit") == 0)
 		commit(argv[2], atoi(argv[3]), atoi(argv[4]));
+	else if (argc == 5 && strcmp(argv[1], "group") == 0)
+		group(argv[2], atoi(argv[3]), atoi(argv[4]));
 	else if (argc == 4 && strcmp(argv[1], "spawn") == 0)
 		spawn(argv[2], atoi(argv[3]));
 	else if (argc == 3 && strcmp(argv[1], "pause") == 0)
