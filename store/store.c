@@ -25,8 +25,6 @@ static enum errc build(struct store *s, const struct store_opts *o, struct err *
 	s->on_broken = o->on_broken;
 	s->ctx = o->ctx;
 	s->retry = (struct backoff){ .base_ms = RETRY_MS, .cap_ms = RETRY_CAP_MS };
-	mutex_init(&s->mu);
-	s->has_mutex = true;
 	s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (s->wake_fd < 0)
 		return err_set_os(e, E_IO, errno, "store: eventfd");
@@ -67,52 +65,47 @@ static void wake(const struct store *s)
 		must(errno == EAGAIN);         /* the counter is full: the writer is awake */
 }
 
-static void ask_to_stop(struct store *s)
-{
-	MUTEX_SCOPE(&s->mu);
-
-	s->is_stopping = true;
-}
-
 void store_close(struct store *s)
 {
 	if (!s)
 		return;
 	thread_must_be(THREAD_MAIN);
 	if (s->thread.is_started) {
-		ask_to_stop(s);
+		atomic_store(&s->is_stopping, true);
 		wake(s);
 		thread_join(&s->thread);
 	}
 	db_close(&s->db);
 	if (s->wake_fd >= 0)
 		(void)close(s->wake_fd);
-	if (s->has_mutex)
-		mutex_done(&s->mu);
 	mem_free(s->path);
 	mem_free(s->vfs);
 	mem_free(s);
 }
 
-/* Says whether the writer has to be woken. */
+/*
+ * Says whether the writer has to be woken. A stack without a lock, as the mailbox of a loop: a submitter must not stand still
+ * because the writer's thread was taken off its processor in the middle of a lock.
+ */
 static enum errc put(struct store *s, struct store_job *j, bool *ret_is_first, struct err *e)
 {
-	MUTEX_SCOPE(&s->mu);
+	struct store_job *head = atomic_load_explicit(&s->head, memory_order_relaxed);
+	int_fast64_t idle = 0;
+	size_t queued;
 
-	if (s->is_stopping)
+	if (atomic_load(&s->is_stopping))
 		return err_set(e, E_DRAINING, "store: closing");
-	if (s->queued >= s->max_queued)
-		return err_set(e, E_BUSY, "store: %zu writes are queued already", s->queued);
-	j->next = NULL;
-	*ret_is_first = !s->head;
-	if (s->last)
-		s->last->next = j;
-	else
-		s->head = j;
-	s->last = j;
-	s->queued++;
-	if (atomic_load(&s->busy_since_mono_ms) == 0)
-		atomic_store(&s->busy_since_mono_ms, clock_mono_ms());
+	queued = atomic_fetch_add(&s->queued, 1);
+	if (queued >= s->max_queued) {
+		atomic_fetch_sub(&s->queued, 1);
+		return err_set(e, E_BUSY, "store: %zu writes are queued already", queued);
+	}
+	/* Before the job is there: afterwards the writer may already be done with it, and nobody would take this back. */
+	(void)atomic_compare_exchange_strong(&s->busy_since_mono_ms, &idle, clock_mono_ms());
+	do
+		j->next = head;
+	while (!atomic_compare_exchange_weak_explicit(&s->head, &head, j, memory_order_release, memory_order_relaxed));
+	*ret_is_first = !head;                 /* j may be gone already, s may not */
 	return E_OK;
 }
 

@@ -98,11 +98,9 @@ struct store {
 
 	int wake_fd;               /* eventfd; -1 before it is made */
 	struct thread thread;
-	struct mutex mu;
-	bool has_mutex;
-	struct store_job *head, *last;            /* GUARDED_BY(mu): what the writer has not taken */
-	size_t queued;                            /* GUARDED_BY(mu) */
-	bool is_stopping;                         /* GUARDED_BY(mu) */
+	_Atomic(struct store_job *) head;         /* what the writer has not taken, the newest first */
+	atomic_size_t queued;
+	atomic_bool is_stopping;
 	atomic_int state;                         /* enum store_state; written by THREAD(store) */
 	atomic_int_fast64_t busy_since_mono_ms;   /* last progress while there is work, else 0 */
 

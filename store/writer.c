@@ -346,14 +346,23 @@ static void wait_for_work(const struct store *s)
 		must(errno == EAGAIN || errno == EINTR);
 }
 
+/* All that is queued, the oldest first. */
 static struct store_job *take_queued(struct store *s, bool *ret_is_stopping)
 {
-	MUTEX_SCOPE(&s->mu);
-	struct store_job *jobs = s->head;
+	struct store_job *newest, *jobs = NULL;
+	size_t n = 0;
 
-	s->head = s->last = NULL;
-	s->queued = 0;
-	*ret_is_stopping = s->is_stopping;
+	*ret_is_stopping = atomic_load(&s->is_stopping);
+	newest = atomic_exchange_explicit(&s->head, NULL, memory_order_acquire);
+	while (newest) {
+		struct store_job *older = newest->next;
+
+		newest->next = jobs;
+		jobs = newest;
+		newest = older;
+		n++;
+	}
+	atomic_fetch_sub(&s->queued, n);
 	atomic_store(&s->busy_since_mono_ms, jobs ? clock_mono_ms() : 0);
 	return jobs;
 }
