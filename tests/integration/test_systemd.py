@@ -4,10 +4,12 @@ import os
 import pathlib
 import signal
 import subprocess
+import threading
 
 import pytest
 
 from conftest import slow
+from gateway import job as gateway_job
 from node import binary, clean_env, wait_until
 
 HERE = pathlib.Path(__file__).resolve().parents[1]
@@ -78,8 +80,12 @@ def session(tmp_path):
     s.close()
 
 
-def test_a_service_and_what_it_survives(session, gw, tmp_path):
+def test_a_service_and_what_it_survives(session, gw, tmp_path, make_upstream):
     me = binary()
+    up = make_upstream()
+    state = tmp_path / ".mswarm/self-hosted-node"
+    state.mkdir(parents=True)
+    (state / "config.json").write_text(json.dumps({"upstreams": [up.entry(share=True)]}))
     # A checkout's program is started by its wrapper from anywhere.
     text = session.must(f"{me} node install --api-key-stdin --gateway {gw.url} --listen-port 0 --enable-generic-jobs "
                         "--no-mcoda --no-ollama --no-discovery --server-name box < <(printf %s " + KEY + ")")
@@ -91,6 +97,24 @@ def test_a_service_and_what_it_survives(session, gw, tmp_path):
     gw.wait_beat(after=n, limit=slow(40))
     status = json.loads(session.must(f"{me} node status"))
     assert status["service"]["ok"] is True and status["running"]["gateway"]["state"] == "online"
+
+    # a relayed job; then one whose node is killed while its result is on its way
+    gw.wait_beat(lambda b: b["local_agent_catalog"]["exposed_model_count"] == 1, slow(40))
+    gw.offer(gateway_job("relayed", stream=True))
+    assert gw.wait_result("relayed", slow(20))["status"] == "success" and gw.text_of("relayed") == "Hello"
+    arrived = threading.Event()
+
+    async def holds(x):
+        arrived.set()
+        await x.closed()
+    gw.script("result", holds)
+    gw.offer(gateway_job("killed", stream=True))
+    assert arrived.wait(slow(20))
+    killed = session.pid()
+    os.kill(killed, signal.SIGKILL)
+    assert gw.wait_result("killed", slow(40))["status"] == "success", "the manager starts it again after five seconds, and nothing is lost"
+    wait_until(lambda: session.pid() not in (0, killed), slow(20))
+    assert len(up.chats) == 2
 
     # a job that runs on across a restart of the service
     job = tmp_path / "job.json"
