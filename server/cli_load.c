@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "server/control.h"
+#include "server/service.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -193,12 +194,42 @@ static void replace_args(struct cli *c, struct str_list *take_rest)
 	*take_rest = (struct str_list){ 0 };
 }
 
+/* Root on a machine that has a node of its own, and none of root's: that node is meant. */
+static bool is_machines_node(const struct config *cfg)
+{
+	return geteuid() == 0 && file_exists(SERVICE_SYSTEM_UNIT) && !file_exists(cfg->config_path) &&
+	       strcmp(cfg->state_path, "~/.mswarm/self-hosted-node/config.json") == 0;
+}
+
+static enum errc load(struct cli *c, struct str_list *rest, struct err *e)
+{
+	const struct config_load in = { .args = c->args, .allow_rest = true, .ret_rest = rest };
+	enum errc rc = config_load(&in, &c->cfg, e);
+
+	if (rc || !is_machines_node(c->cfg))
+		return rc;
+	AUTO_FREE char **args = mem_calloc(c->arg_count + 3, sizeof(*args));
+
+	if (!args)
+		return err_set(e, E_NO_MEMORY, "no memory");
+	args[0] = "--state-path";
+	args[1] = SERVICE_SYSTEM_HOME "/.mswarm/self-hosted-node/config.json";
+	for (size_t i = 0; i < c->arg_count; i++)
+		args[i + 2] = c->args[i];
+	const struct config_load again = { .args = args, .allow_rest = true, .ret_rest = rest };
+
+	str_list_done(rest);
+	*rest = (struct str_list){ 0 };
+	config_free(c->cfg);
+	c->cfg = NULL;
+	return config_load(&again, &c->cfg, e);
+}
+
 enum errc cli_load(struct cli *c, const struct cli_option *options, const char **words, size_t max_words, size_t *ret_n,
 	struct err *e)
 {
 	struct str_list rest = { 0 };
-	const struct config_load in = { .args = c->args, .allow_rest = true, .ret_rest = &rest };
-	enum errc rc = config_load(&in, &c->cfg, e);
+	enum errc rc = load(c, &rest, e);
 	size_t found = 0;
 
 	if (rc) {

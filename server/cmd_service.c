@@ -18,7 +18,7 @@ static const struct { const char *word; } ops[] = { [SERVICE_START] = { "start" 
 /* The system's service when that is the one that is there, or asked for. */
 static bool is_system_service(bool is_asked)
 {
-	return is_asked || (geteuid() == 0 && file_exists("/etc/systemd/system/mswarm-self-hosted-node.service"));
+	return is_asked || (geteuid() == 0 && file_exists(SERVICE_SYSTEM_UNIT));
 }
 
 static void answer_json(struct jw *w, const struct service *s, const char *action, const struct service_answer *a)

@@ -113,10 +113,8 @@ static int install_service(struct cli *c, struct setup *s, bool is_system)
 	struct err e = { 0 };
 	enum errc rc = service_open(c->cfg, SERVICE_SYSTEMD, is_system, &service, &e);
 
-	if (!rc && is_system)
-		rc = system_user_own(&service, &e);
 	if (!rc)
-		rc = service_install(&service, &done, &e);
+		rc = service_install(&service, is_system ? system_user_own : NULL, &done, &e);
 	if (rc == E_NOT_FOUND) {
 		print_unmanaged(c);
 		service_close(&service);

@@ -14,7 +14,6 @@
 #include <unistd.h>
 
 #define UNIT "mswarm-self-hosted-node.service"
-#define SYSTEM_UNITS "/etc/systemd/system"
 #define LIMIT_MS 60000
 #define OUTPUT_MAX (16u << 20)
 #define TEXT_MAX (256u * 1024)
@@ -68,7 +67,7 @@ enum errc service_open(const struct config *cfg, enum service_kind kind, bool is
 	s.error_log = below(s.home, ".mswarm/self-hosted-node/daemon.err.log");
 	s.wrapper = below(s.home, kind == SERVICE_WINDOWS ? ".mswarm/self-hosted-node/mswarm-self-hosted-node.ps1" : ".mswarm/self-hosted-node/mswarm-node");
 	if (kind == SERVICE_SYSTEMD)
-		s.file = is_system ? mem_strdup(SYSTEM_UNITS "/" UNIT) : below(s.home, ".config/systemd/user/" UNIT);
+		s.file = is_system ? mem_strdup(SERVICE_SYSTEM_UNIT) : below(s.home, ".config/systemd/user/" UNIT);
 	else
 		s.file = kind == SERVICE_LAUNCHD ? below(s.home, "Library/LaunchAgents/com.mcoda.mswarm.self-hosted-node.plist") : mem_strdup(s.wrapper);
 	if (!s.log || !s.error_log || !s.wrapper || !s.file) {
@@ -341,13 +340,15 @@ static enum errc step(struct service *s, const char *const *words, bool names_un
 	return rc;
 }
 
-enum errc service_install(struct service *s, struct service_install *ret, struct err *e)
+enum errc service_install(struct service *s, enum errc (*ready)(const struct service *s, struct err *e), struct service_install *ret, struct err *e)
 {
 	bool had_file = file_exists(s->file);
 	enum errc rc = write_definitions(s, e);
 	struct err ignored;
 
 	*ret = (struct service_install){ 0 };
+	if (!rc && ready)
+		rc = ready(s, e);
 	if (!rc)
 		rc = step(s, WORDS("daemon-reload"), false, e);
 	if (!rc)

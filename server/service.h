@@ -23,6 +23,7 @@ struct service {
 	char *user, *home;
 };
 
+#define SERVICE_SYSTEM_UNIT "/etc/systemd/system/mswarm-self-hosted-node.service"
 #define SERVICE_SYSTEM_USER "mswarm"
 #define SERVICE_SYSTEM_HOME "/var/lib/mswarm"
 
@@ -49,11 +50,12 @@ enum service_op { SERVICE_START, SERVICE_STOP, SERVICE_RESTART, SERVICE_STATUS }
 /* E_UPSTREAM: message says so, too. E_NOT_FOUND: there is no systemd here. */
 MUST_CHECK enum errc service_do(struct service *s, enum service_op op, struct service_answer *ret, struct err *e);
 
-/* Files, daemon-reload, enable, linger, restart. On failure everything is as it was. E_NOT_FOUND: no service manager. */
+/* Files, ready (NULL: nothing; the files stand, nothing is started yet), daemon-reload, enable, linger, restart. On failure everything
+ * is as it was. E_NOT_FOUND: no service manager. */
 struct service_install {
 	char linger_warning[400];          /* loud; empty: it is on, or not needed */
 };
-MUST_CHECK enum errc service_install(struct service *s, struct service_install *ret, struct err *e);
+MUST_CHECK enum errc service_install(struct service *s, enum errc (*ready)(const struct service *s, struct err *e), struct service_install *ret, struct err *e);
 /* Never fails: what is gone is gone. */
 void service_uninstall(struct service *s, struct service_answer *ret);
 /* Redaction of what a manager prints: values behind names that sound like secrets (6). In place. */

@@ -1,6 +1,8 @@
 /* The system user of a machine's node; see system_user.h. Called by cmd_setup.c. */
 #include "server/system_user.h"
 
+#include "base/file.h"
+
 #include <errno.h>
 #include <pwd.h>
 #include <spawn.h>
@@ -27,6 +29,13 @@ static enum errc run_useradd(struct err *e)
 	return run(argv, e);
 }
 
+static enum errc own(char *whose, char *folder, struct err *e)
+{
+	char *const argv[] = { "chown", "-R", "-P", whose, "--", folder, NULL };
+
+	return run(argv, e);
+}
+
 enum errc system_user_make(struct cli *c, struct err *e)
 {
 	char *const args[] = { "--state-path", SERVICE_SYSTEM_HOME "/.mswarm/self-hosted-node/config.json", NULL };
@@ -35,6 +44,9 @@ enum errc system_user_make(struct cli *c, struct err *e)
 	const struct config_load in = { .args = args };
 	struct config *other = NULL;
 
+	/* A second registration: what is written now is root's, and its own again in the end. */
+	if (!rc && file_exists(SERVICE_SYSTEM_HOME "/.mswarm"))
+		rc = own("root:root", SERVICE_SYSTEM_HOME "/.mswarm", e);
 	if (rc || (c->cfg->state_path && strcmp(c->cfg->state_path, "~/.mswarm/self-hosted-node/config.json") != 0))
 		return rc;
 	rc = config_load(&in, &other, e);
@@ -54,7 +66,6 @@ enum errc system_user_make(struct cli *c, struct err *e)
 
 enum errc system_user_own(const struct service *s, struct err *e)
 {
-	char *const argv[] = { "chown", "-R", SERVICE_SYSTEM_USER ":" SERVICE_SYSTEM_USER, "--", s->cfg->state_dir, NULL };
-
-	return run(argv, e);
+	(void)s;
+	return own(SERVICE_SYSTEM_USER ":" SERVICE_SYSTEM_USER, SERVICE_SYSTEM_HOME, e);
 }
