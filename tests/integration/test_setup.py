@@ -263,6 +263,38 @@ def test_setup(home, gw):
     assert done.stdout.splitlines()[-1] == "Node registered, but local discovery is degraded. Run: mswarm node doctor"
 
 
+def test_setup_that_goes_on_as_a_node(home, gw):
+    env = clean_env(home.folder, {"PATH": home.path, "MSWARM_API_KEY": KEY})
+    with open(home.folder / "out", "w+") as out:
+        process = subprocess.Popen([binary(), "setup", "--start", "--gateway", gw.url, "--server-name", "box", "--listen-port", "0"], env=env, stdout=out, stderr=subprocess.DEVNULL,
+                                   stdin=subprocess.DEVNULL, cwd=home.folder)
+        try:
+            gw.wait(lambda: len(gw.beats) >= 3, slow(15))
+        finally:
+            process.terminate()
+            assert process.wait(slow(20)) == 0
+        out.seek(0)
+        assert out.read().splitlines() == ["Registered box as shn_1", "Discovered 0 local mcoda agents.", "mswarm self-hosted node foreground run active for shn_1"]
+    home.check_no_secret(KEY)
+
+
+def test_direct_mode_as_a_service(home, gw):
+    done = home.run("node", "install", "--api-key", KEY, "--signing-secret-stdin", "--gateway", gw.url, "--mode", "direct", "--direct-url", "https://node.example",
+                    "--listen-port", "0", "--no-mcoda", "--no-ollama", "--no-discovery", stdin="shared-secret-123\n")
+    assert done.returncode == 0, done.stderr
+    n = len(gw.beats)
+    with open(home.folder / "out", "w+") as out:
+        process = subprocess.Popen([str(home.state / "mswarm-node")], env={"PATH": os.environ["PATH"]}, cwd="/", stdout=out, stderr=subprocess.DEVNULL)
+        try:
+            assert gw.wait_beat(after=n, limit=slow(10))["runtime"]["relay_mode"] == "direct"
+            assert json.loads(home.run("node", "status").stdout)["running"]["is_secret_shared"] is True
+        finally:
+            process.terminate()
+            assert process.wait(slow(20)) == 0
+        out.seek(0)
+        assert out.read().startswith("mswarm self-hosted node serving direct jobs for shn_1 on 127.0.0.1:")
+
+
 def test_the_gateways_words_win(home, gw):
     with Gateway() as other:
         gw.relay = {"gateway_base_url": other.url + "//", "jobs_poll_path": "/v9/poll"}
