@@ -199,7 +199,8 @@ enum errc catalog_fingerprint(struct catalog_row *rows, size_t n, char out[FINGE
 
 	for (size_t i = 0; i < n; i++)
 		rows[i].at = i;
-	qsort(rows, n, sizeof(*rows), by_key);
+	if (n)                                 /* qsort takes no NULL */
+		qsort(rows, n, sizeof(*rows), by_key);
 	jw_arr(&w, NULL);
 	for (size_t i = 0; i < n; i++)
 		project(&w, &rows[i]);

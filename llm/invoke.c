@@ -16,7 +16,7 @@ void invoke_release(struct invoke *v)
 {
 	if (!v->is_freed || v->call || v->is_on_pool || v->is_waiting || v->holds)
 		return;
-	loop_timer_cancel(v->env->call.loop, &v->linger);
+	loop_timer_cancel(v->env.call.loop, &v->linger);
 	chunk_free(v->chunk);
 	completion_free(v->join);
 	agents_unref(v->agents);
@@ -40,7 +40,7 @@ void invoke_free(struct invoke *v)
 	/* In an event the call is told by the answer. One that said [DONE] may close in peace. */
 	if (!v->is_in_event && !(v->is_over && v->linger.heap_pos))
 		call_cancel(TAKE(v->call));
-	if (v->is_waiting && inventory_wait_cancel(v->env->inventory, &v->wait))
+	if (v->is_waiting && inventory_wait_cancel(v->env.inventory, &v->wait))
 		v->is_waiting = false;
 	invoke_release(v);
 }
@@ -94,7 +94,7 @@ void invoke_abort(struct invoke *v, const struct err *e)
 		return;
 	must(!v->is_in_event);
 	call_cancel(TAKE(v->call));
-	if (v->is_waiting && inventory_wait_cancel(v->env->inventory, &v->wait))
+	if (v->is_waiting && inventory_wait_cancel(v->env.inventory, &v->wait))
 		v->is_waiting = false;
 	v->holds++;
 	invoke_fail_err(v, e);
@@ -118,7 +118,7 @@ const struct chat_usage *invoke_usage(const struct invoke *v)
 static enum errc build_request(struct invoke *v, struct err *e)
 {
 	struct buf text = BUF_MAX(v->text.n * 6 + 4096);   /* an invalid byte becomes U+FFFD, a control byte six */
-	int64_t cap = v->env->call.cfg->max_output_tokens;
+	int64_t cap = v->env.call.cfg->max_output_tokens;
 	enum errc rc;
 
 	/* On the agent path chat_build applies the owner's cap; the raw request has no other place for it. */
@@ -155,7 +155,7 @@ static void prepare(struct invoke *v)
 		v->prep_rc = make_id(v, &v->prep_err);
 	if (v->prep_rc)
 		return;
-	v->is_sound = invocation_check(&v->job, slice_str(v->env->node_id), &v->failure, &v->is_wrong_node);
+	v->is_sound = invocation_check(&v->job, slice_str(v->env.node_id), &v->failure, &v->is_wrong_node);
 	if (v->is_sound)
 		v->chat_rc = build_request(v, &v->chat_err);
 }
@@ -169,11 +169,11 @@ static bool choose_agent(struct invoke *v)
 
 	if (v->job.is_ollama)              /* no strict names here: the model is what is asked for (3.3) */
 		s.source_agent_slug = s.agent_slug = slice_of("", 0);
-	v->agents = inventory_get(v->env->inventory);
+	v->agents = inventory_get(v->env.inventory);
 	if (agents_resolve_job(v->agents, &s, &v->agent, &e)) {
 		v->agent = NULL;
 		if (e.code == E_UNHEALTHY || e.code == E_MODEL_NOT_FOUND)
-			inventory_refresh(v->env->inventory);
+			inventory_refresh(v->env.inventory);
 		job_error_from_err(&e, &v->failure);
 		return false;
 	}
@@ -218,8 +218,8 @@ static void prepared(struct invoke *v)
 		return;
 	}
 	v->wait.msg.fn = on_inventory;
-	v->wait.loop = v->env->call.loop;
-	v->is_waiting = inventory_wait_first(v->env->inventory, &v->wait);
+	v->wait.loop = v->env.call.loop;
+	v->is_waiting = inventory_wait_first(v->env.inventory, &v->wait);
 	if (!v->is_waiting)
 		choose(v);
 }
@@ -243,9 +243,9 @@ static void prepare_done(struct loop_msg *m)
 
 static enum errc to_pool(struct invoke *v, void (*work)(struct pool_job *), void (*done)(struct loop_msg *), struct err *e)
 {
-	v->pool = (struct pool_job){ .work = work, .loop = v->env->call.loop, .done = { .fn = done } };
+	v->pool = (struct pool_job){ .work = work, .loop = v->env.call.loop, .done = { .fn = done } };
 	v->is_on_pool = true;
-	enum errc rc = pool_submit(v->env->call.pool, &v->pool, e);
+	enum errc rc = pool_submit(v->env.call.pool, &v->pool, e);
 
 	v->is_on_pool = rc == E_OK;
 	return rc;
@@ -261,7 +261,7 @@ enum errc invoke_begin(const struct invoke_env *env, const struct invoke_req *r,
 		buf_done(r->take_text);
 		return err_set(e, E_NO_MEMORY, "no memory for a job");
 	}
-	v->env = env;
+	v->env = *env;
 	v->ops = r->ops;
 	v->ctx = r->ctx;
 	v->client = r->client;

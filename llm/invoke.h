@@ -21,7 +21,7 @@
 
 #define INVOKE_REPLY_MAX (64u << 20)
 
-struct invoke_env {                        /* borrowed, outlives the job */
+struct invoke_env {                        /* what a job needs of its loop; copied, and what it points to outlives the job */
 	struct call_env call;
 	struct inventory *inventory;
 	const char *node_id;
@@ -64,7 +64,7 @@ struct invoke {
 	bool is_started, is_failed, is_wrong_node;
 
 	/* private to llm/invoke*.c */
-	const struct invoke_env *env;
+	struct invoke_env env;
 	const struct invoke_ops *ops;
 	void *ctx;
 	const char *client;

@@ -18,7 +18,7 @@ void invoke_on_linger(struct loop_timer *t)
 
 static void linger(struct invoke *v)
 {
-	loop_timer_set(v->env->call.loop, &v->linger, loop_now_ms(v->env->call.loop) + LINGER_MS);
+	loop_timer_set(v->env.call.loop, &v->linger, loop_now_ms(v->env.call.loop) + LINGER_MS);
 }
 
 static void fail_chat(struct invoke *v, const struct chat_error *ce)
@@ -167,7 +167,7 @@ static void on_end(void *ctx, const struct call_end *end)
 	struct err e = { 0 };
 
 	v->call = NULL;
-	loop_timer_cancel(v->env->call.loop, &v->linger);
+	loop_timer_cancel(v->env.call.loop, &v->linger);
 	v->holds++;
 	if (!v->is_over && !v->is_freed) {
 		if (end->rc) {
@@ -198,7 +198,7 @@ static const struct call_ops run_ops = { .on_start = on_start, .on_event = on_ev
 
 static enum errc start_call(struct invoke *v, struct err *e)
 {
-	const struct call_env *env = &v->env->call;
+	const struct call_env *env = &v->env.call;
 	struct call_req r = { .chat = v->cc, .is_raw_ollama = v->job.is_ollama, .agents = v->agents, .candidates = { v->agent },
 			      .candidate_count = 1, .wants_stream = v->job.is_stream && !v->job.is_ollama, .class = ADMIT_JOB,
 			      .client = v->client, .total_ms = invocation_limit_ms(&v->job, env->cfg->job_timeout_ms),

@@ -233,8 +233,9 @@ def test_jobs_wait_for_room_on_the_disk(small_disk):
     node = start_on(small_disk, 2)
     plane = Jobs(node)
     try:
-        for i in range(30):             # so that the log is long, and is written over
-            plane.ended(plane.queue(echo(str(i))), slow(20))
+        log = small_disk / "state/node.db-wal"
+        # So that the log is long and is written over; from 64 pages on it is given back on so small a disk.
+        wait_until(lambda: plane.ended(plane.queue(echo("a line")), slow(20)) and 150_000 < log.stat().st_size < 255_000, slow(40), "a log of 40 to 60 pages")
         end = time.monotonic() + 2      # it is emptied when nothing happens for a second; its length stays
         wait_until(lambda: time.monotonic() > end, 5, "a checkpoint")
         with keep_full(small_disk / "fill"):
