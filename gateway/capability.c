@@ -8,6 +8,7 @@
 #include "base/crypto.h"
 #include "base/mem.h"
 #include "jobs/request.h"
+#include "jobs/runner.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -440,25 +441,51 @@ static enum errc sign(const struct capability_in *in, struct buf *payload, struc
 				  "\"key_id\":\"self_hosted_runtime_token\"}}", SLICE_ARG(buf_slice(&value)), signed_at);
 }
 
-enum errc capability_write(struct jw *w, const char *key, const struct capability_in *in, struct err *e)
+size_t capability_offered(struct capability_runner *out, size_t max)
 {
-	CLEANUP(pieces_done) struct pieces p = { .snapshot = BUF_MAX(PAYLOAD_MAX), .match = BUF_MAX(PAYLOAD_MAX), .projection = BUF_MAX(PAYLOAD_MAX) };
-	AUTO_BUF payload = BUF_MAX(4 * PAYLOAD_MAX);
-	AUTO_FREE struct view *v = NEW(struct view);
+	size_t n = 0;
+
+	for (size_t i = 0; i < runner_count && n < max; i++)
+		out[n++] = (struct capability_runner){ .job_type = runner_table[i]->job_type, .name = runner_table[i]->name };
+	return n;
+}
+
+/* The snapshot and what follows from it. */
+static enum errc make_pieces(struct view *v, const struct capability_in *in, struct pieces *p, struct err *e)
+{
 	enum errc rc;
 
-	if (!v)
-		return err_set(e, E_NO_MEMORY, "no memory for the capabilities");
 	v->in = in;
 	v->caps = in->caps;
 	clock_iso(in->captured_wall_ms, v->captured);
 	add_hardware(v);
 	add_offers(v);
-	rc = make_snapshot(v, &p.snapshot, e);
+	rc = make_snapshot(v, &p->snapshot, e);
+	return rc ? rc : make_projection(v, &p->projection, e);
+}
+
+#define PIECES ((struct pieces){ .snapshot = BUF_MAX(PAYLOAD_MAX), .match = BUF_MAX(PAYLOAD_MAX), .projection = BUF_MAX(PAYLOAD_MAX) })
+
+enum errc capability_write_public(struct jw *w, const char *key, const struct capability_in *in, struct err *e)
+{
+	CLEANUP(pieces_done) struct pieces p = PIECES;
+	AUTO_FREE struct view *v = NEW(struct view);
+	enum errc rc = v ? make_pieces(v, in, &p, e) : err_set(e, E_NO_MEMORY, "no memory for the capabilities");
+
+	if (!rc)
+		jw_raw(w, key, buf_slice(&p.projection));
+	return rc;
+}
+
+enum errc capability_write(struct jw *w, const char *key, const struct capability_in *in, struct err *e)
+{
+	CLEANUP(pieces_done) struct pieces p = PIECES;
+	AUTO_BUF payload = BUF_MAX(4 * PAYLOAD_MAX);
+	AUTO_FREE struct view *v = NEW(struct view);
+	enum errc rc = v ? make_pieces(v, in, &p, e) : err_set(e, E_NO_MEMORY, "no memory for the capabilities");
+
 	if (!rc)
 		rc = make_match(v, &p.match, e);
-	if (!rc)
-		rc = make_projection(v, &p.projection, e);
 	if (!rc)
 		rc = make_unsigned(v, &p, &payload, e);
 	if (!rc)

@@ -26,6 +26,12 @@ struct capability_in {
 	struct slice key;                  /* the runtime token */
 };
 
+/* The kinds of jobs that this program can run; at most max. */
+size_t capability_offered(struct capability_runner *out, size_t max);
+#define CAPABILITY_RUNNERS_MAX 16
+
+/* The public projection alone, as R2 shows it (direct-api.md 2.6); key and signed_wall_ms are not used. */
+MUST_CHECK enum errc capability_write_public(struct jw *w, const char *key, const struct capability_in *in, struct err *e);
 MUST_CHECK enum errc capability_write(struct jw *w, const char *key, const struct capability_in *in, struct err *e);
 
 #endif

@@ -10,7 +10,7 @@
 #include "base/jw.h"
 #include "base/loop.h"
 #include "base/pool.h"
-#include "jobs/capabilities.h"
+#include "jobs/capability_probe.h"
 #include "llm/admission.h"
 #include "llm/chat.h"
 #include "llm/inventory.h"
@@ -43,7 +43,7 @@ struct gateway_opts {                      /* all borrowed, outlive the gateway 
 	struct admission *admission;
 	struct pool *pool;
 	struct outcomes *outcomes;
-	const struct capabilities *caps;
+	struct capability_probe *probe;
 	const atomic_int *drain;           /* not 0: no polls, no free slots */
 	const char *node_id;
 	void (*on_start)(void *ctx, struct loop *l);           /* THREAD(gateway), before anything else; may be NULL */

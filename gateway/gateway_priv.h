@@ -59,7 +59,7 @@ struct gateway {
 	bool is_waiting;
 	struct exchange *beat;
 	struct loop_timer beat_timer;
-	int64_t beat_due_ms;               /* monotonic */
+	int64_t beat_due_ms, first_limit_ms;   /* monotonic */
 	bool is_first_beat_over, is_beat_wanted;
 	struct gateway_ask *asks;          /* for the next heartbeat */
 	struct gateway_ask *asking;        /* for the one in flight */

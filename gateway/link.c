@@ -9,9 +9,10 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "gateway/member.h"
-#include "jobs/runner.h"
 
 #define REFUSED_MS 60000               /* between heartbeats with a token that was refused */
+#define FIRST_LOOK_MS 20
+#define FIRST_LIMIT_MS 2500
 #define BEAT_MAX (32u << 20)
 #define CONFIG_MAX (1u << 20)
 #define STOP_POSTS_MS 1500             /* for the last results */
@@ -100,29 +101,22 @@ enum errc link_send(struct gateway *g, const struct link_post *p, struct exchang
 
 /* ---- a heartbeat ---- */
 
-static size_t offered(struct capability_runner *out, size_t max)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < runner_count && n < max; i++)
-		out[n++] = (struct capability_runner){ .job_type = runner_table[i]->job_type, .name = runner_table[i]->name };
-	return n;
-}
-
 static enum errc write_beat(struct gateway *g, struct buf *out, struct err *e)
 {
-	struct capability_runner runners[16];
+	struct capability_runner runners[CAPABILITY_RUNNERS_MAX];
+	struct capabilities caps;
 	struct agents *agents = inventory_get(g->o.inventory);
 	int64_t now = clock_wall_ms();
 	struct heartbeat h = {
 		.cfg = g->cfg, .node_id = g->o.node_id, .config_version = g->config_version, .clients = g->clients, .agents = agents, .now_wall_ms = now,
 		.mismatch = g->is_mismatched ? g->mismatch : NULL, .mismatch_wall_ms = g->mismatch_wall_ms,
-		.capability = { .caps = g->o.caps, .runners = runners, .runner_count = offered(runners, ARRAY_LEN(runners)), .node_id = g->o.node_id,
+		.capability = { .caps = &caps, .runners = runners, .runner_count = capability_offered(runners, ARRAY_LEN(runners)), .node_id = g->o.node_id,
 				.is_generic_on = g->cfg->is_generic_jobs_on, .shows_details = g->cfg->hardware_details_enabled,
 				.captured_wall_ms = now, .signed_wall_ms = now, .key = secret_slice(&g->token) },
 	};
 	enum errc rc = catalog_read(agents, &h.catalog, e);
 
+	capability_read(g->o.probe, &caps, NULL);
 	if (!rc)
 		rc = link_load(g, &h.load, e);
 	outcomes_get(g->o.outcomes, &h.outcomes);
@@ -310,15 +304,35 @@ void gateway_ask(struct gateway *g, struct gateway_ask *a)
 
 /* ---- the thread ---- */
 
+/* The first word has the first round of the probes, unless that takes long. */
+static void on_first_timer(struct loop_timer *t)
+{
+	struct gateway *g = CONTAINER_OF(t, struct gateway, beat_timer);
+	struct capabilities caps;
+	bool is_known;
+
+	capability_read(g->o.probe, &caps, &is_known);
+	g->beat_due_ms = loop_now_ms(g->loop);
+	if (is_known || g->beat_due_ms >= g->first_limit_ms)
+		set_beat_timer(g);
+	else
+		loop_timer_set(g->loop, t, g->beat_due_ms + FIRST_LOOK_MS);
+}
+
+static void begin_beats(struct gateway *g)
+{
+	g->first_limit_ms = loop_now_ms(g->loop) + FIRST_LIMIT_MS;
+	g->beat_timer.fn = on_first_timer;
+	on_first_timer(&g->beat_timer);
+}
+
 static void on_inventory(struct loop_msg *m)
 {
 	struct gateway *g = CONTAINER_OF(m, struct gateway, wait.msg);
 
 	g->is_waiting = false;
-	if (g->is_stopping)
-		return;
-	g->beat_due_ms = loop_now_ms(g->loop);
-	set_beat_timer(g);
+	if (!g->is_stopping)
+		begin_beats(g);
 }
 
 static void on_start(struct loop_msg *m)
@@ -336,7 +350,7 @@ static void on_start(struct loop_msg *m)
 	/* An empty catalogue would take the node's models out of service: the first word waits for the first round. */
 	g->is_waiting = inventory_wait_first(g->o.inventory, &g->wait);
 	if (!g->is_waiting)
-		set_beat_timer(g);
+		begin_beats(g);
 }
 
 static void run(void *arg)

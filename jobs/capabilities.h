@@ -1,8 +1,7 @@
 /*
- * What this machine can run. The first probe lists only what exists: the runners that are built (jobs/runners.def), and
- * no GPU; it is completed with the runners.
+ * What this machine has and can run, as plain data: filled by capability_probe, taken as copies by everybody else.
  *
- * Threads: const from boot on. Source: direct-api.md 2.6, 3.5.
+ * Source: direct-api.md 2.6, 3.5; gateway.md 5.
  */
 #ifndef MSWARM_JOBS_CAPABILITIES_H
 #define MSWARM_JOBS_CAPABILITIES_H

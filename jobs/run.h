@@ -72,6 +72,7 @@ struct supervisor {
 	struct run *runs;
 	size_t run_count;
 	struct job_claim claim;
+	struct capabilities caps;       /* that the claim in progress goes by */
 	bool is_claiming, is_claim_due, is_stopping, is_started;
 	struct loop_msg kick_msg;
 	atomic_bool is_kicked, is_cancel_due;

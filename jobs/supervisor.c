@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #define LATER_MS 1000                   /* until the store is asked again */
+#define PROBE_LOOK_MS 20
 #define PRUNE_EVERY_MS 20000
 #define PRUNE_STEP_MS 5                 /* between two steps: others come first */
 #define SWEEP_STEP_MS 20                /* one of ARTIFACT_SHARDS directories */
@@ -130,6 +131,7 @@ bool supervisor_is_disk_full(const struct supervisor *s)
 static void claim(struct supervisor *s)
 {
 	struct err e = { 0 };
+	bool is_known = false;
 
 	s->is_claim_due = true;
 	if (s->is_claiming || s->is_stopping || !s->is_started)
@@ -138,11 +140,16 @@ static void claim(struct supervisor *s)
 		wake_at(s, s->hold_until_ms - loop_now_ms(s->o.loop));
 		return;
 	}
+	capability_read(s->o.probe, &s->caps, &is_known);
+	if (!is_known) {                       /* what nobody has looked for yet is not "missing" */
+		wake_at(s, PROBE_LOOK_MS);
+		return;
+	}
 	look_at_disk(s);
 	s->is_claim_due = false;
 	s->is_claiming = true;
 	atomic_store(&s->is_full, false);
-	s->claim.caps = s->o.caps;
+	s->claim.caps = &s->caps;
 	s->claim.max_active = s->o.max_active;
 	s->claim.boot = s->boot;
 	s->claim.is_draining = s->o.is_off || atomic_load(s->o.drain) != 0 || atomic_load(&s->is_disk_full);

@@ -9,7 +9,7 @@
 
 #include "base/loop.h"
 #include "base/pool.h"
-#include "jobs/capabilities.h"
+#include "jobs/capability_probe.h"
 #include "store/jobs.h"
 #include "store/store.h"
 
@@ -27,7 +27,7 @@ struct supervisor_opts {
 	struct artifact_files *files;   /* borrowed */
 	const char *folder;             /* attempt directories; made when absent */
 	const char *shim;               /* path of mswarm-shim */
-	const struct capabilities *caps;
+	struct capability_probe *probe; /* borrowed; nothing begins before its first word */
 	const atomic_int *drain;        /* not 0: nothing begins */
 	bool is_off;                    /* nothing begins, ever; what runs is followed to its end */
 	struct keep_limits keep;        /* ended jobs beyond these are forgotten */

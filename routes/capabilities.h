@@ -5,6 +5,6 @@
 #include "base/jw.h"
 #include "routes/route.h"
 
-void capabilities_json(struct jw *w, const char *key, const struct svc *svc);
+MUST_CHECK enum errc capabilities_json(struct jw *w, const char *key, const struct svc *svc, struct err *e);
 
 #endif

@@ -182,8 +182,9 @@ static enum errc ops_json(struct long_read *r, struct err *e)
 	jw_str(&w, "schema_version", JOB_SCHEMA_VERSION);
 	show_time(&w, "generated_at", clock_wall_ms());
 	node_json(&w, svc);
-	capabilities_json(&w, "capabilities", svc);
-	rc = queue_json(&w, r, &s, e);
+	rc = capabilities_json(&w, "capabilities", svc, e);
+	if (!rc)
+		rc = queue_json(&w, r, &s, e);
 	quota_json(&w, svc->cfg, &s);
 	usage_json(&w, &s);
 	if (!rc)

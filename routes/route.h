@@ -31,7 +31,7 @@ struct accounting;
 struct pool;
 struct supervisor;
 struct subs;
-struct capabilities;
+struct capability_probe;
 struct artifact_files;
 struct gateway;
 struct outcomes;
@@ -77,7 +77,7 @@ struct svc {
 	struct gateway *gateway;           /* NULL: no account (local mode) */
 	struct outcomes *outcomes;
 	struct subs *subs;
-	const struct capabilities *capabilities;
+	struct capability_probe *probe;
 	struct artifact_files *files;
 	struct node_state state;
 	const char *node_id;

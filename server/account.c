@@ -7,7 +7,7 @@
 #include "base/thread.h"
 #include "gateway/member.h"
 #include "gateway/url.h"
-#include "jobs/runner.h"
+#include "jobs/capability_probe.h"
 
 #define ANSWER_MAX EXCHANGE_ANSWER_MAX
 #define BODY_MAX (32u << 20)
@@ -134,6 +134,7 @@ struct look {
 	struct loop *loop;
 	struct httpc *http;
 	struct inventory *inventory;
+	struct capability_probe *probe;
 	struct thread thread;
 	struct loop_msg begin;
 	struct loop_timer timer;
@@ -144,11 +145,16 @@ static void on_look(struct loop_timer *t)
 {
 	struct look *l = CONTAINER_OF(t, struct look, timer);
 
-	if (!inventory_is_complete(l->inventory) && clock_mono_ms() < l->end_ms) {
+	struct capabilities caps;
+	bool is_known;
+
+	capability_read(l->probe, &caps, &is_known);
+	if (!(inventory_is_complete(l->inventory) && is_known) && clock_mono_ms() < l->end_ms) {
 		loop_timer_set(l->loop, t, loop_now_ms(l->loop) + LOOK_MS);
 		return;
 	}
 	inventory_stop(l->inventory);
+	capability_probe_stop(l->probe);
 	loop_stop(l->loop);
 }
 
@@ -157,6 +163,7 @@ static void on_begin(struct loop_msg *m)
 	struct look *l = CONTAINER_OF(m, struct look, begin);
 
 	inventory_start(l->inventory);
+	capability_probe_start(l->probe);
 	l->timer.fn = on_look;
 	loop_timer_set(l->loop, &l->timer, loop_now_ms(l->loop) + 1);
 }
@@ -179,7 +186,11 @@ static enum errc look(const struct config *cfg, struct look *l, struct err *e)
 		return rc;
 	const struct inventory_opts o = { .cfg = cfg, .loop = l->loop, .client = l->http };
 
+	const struct capability_probe_opts p = { .loop = l->loop, .limit_ms = cfg->capability_probe_timeout_ms, .every_ms = 3600000, .is_off = !cfg->capability_probes };
+
 	rc = inventory_new(&o, &l->inventory, e);
+	if (!rc)
+		rc = capability_probe_new(&p, &l->probe, e);
 	if (rc)
 		return rc;
 	l->end_ms = clock_mono_ms() + 2 * cfg->request_timeout_ms;
@@ -196,12 +207,14 @@ enum errc account_discover(const struct config *cfg, struct account_found *ret, 
 	enum errc rc = look(cfg, &l, e);
 
 	if (!rc) {
+		capability_read(l.probe, &ret->caps, NULL);
 		ret->agents = inventory_get(l.inventory);
 		inventory_discovery(l.inventory, strcmp(cfg->discovery_mode, "ollama") == 0 ? AGENT_FROM_OLLAMA : AGENT_FROM_MCODA, &ret->discovery);
 		if (!ret->discovery.is_there)
 			ret->discovery.is_ok = true;
 	}
 	inventory_free(l.inventory);
+	capability_probe_free(l.probe);
 	httpc_free(l.http);
 	loop_free(l.loop);
 	return rc;
@@ -223,20 +236,17 @@ static char *read_member(const struct config *cfg, const char *key)
 
 enum errc account_beat(struct account *a, const struct account_found *f, const char *node_id, struct account_beat *ret, struct err *e)
 {
-	const struct capabilities none = { 0 };
 	AUTO_FREE char *version = read_member(a->cfg, "config_version");
 	AUTO_FREE char *clients = read_member(a->cfg, "client_allowlist");
-	struct capability_runner runners[16];
-	size_t n = 0;
+	struct capability_runner runners[CAPABILITY_RUNNERS_MAX];
+	size_t n = capability_offered(runners, ARRAY_LEN(runners));
 	AUTO_BUF body = BUF_MAX(BODY_MAX);
 	int64_t now = clock_wall_ms();
 
-	for (; n < runner_count && n < ARRAY_LEN(runners); n++)
-		runners[n] = (struct capability_runner){ .job_type = runner_table[n]->job_type, .name = runner_table[n]->name };
 	struct heartbeat h = {
 		.cfg = a->cfg, .node_id = node_id, .config_version = version, .clients = clients, .agents = f->agents, .discovery = f->discovery, .outcomes = { .average_ms = -1 },
 		.now_wall_ms = now,
-		.capability = { .caps = &none, .runners = runners, .runner_count = n, .node_id = node_id, .is_generic_on = a->cfg->is_generic_jobs_on,
+		.capability = { .caps = &f->caps, .runners = runners, .runner_count = n, .node_id = node_id, .is_generic_on = a->cfg->is_generic_jobs_on,
 				.shows_details = a->cfg->hardware_details_enabled, .captured_wall_ms = now, .signed_wall_ms = now, .key = secret_slice(&a->token) },
 	};
 	enum errc rc = catalog_read(f->agents, &h.catalog, e);

@@ -35,6 +35,7 @@ MUST_CHECK enum errc account_join(struct account *a, struct err *e);
 struct account_found {
 	struct agents *agents;             /* agents_unref */
 	struct inventory_discovery discovery;
+	struct capabilities caps;
 };
 MUST_CHECK enum errc account_discover(const struct config *cfg, struct account_found *ret, struct err *e);
 

@@ -243,6 +243,7 @@ void app_free(struct app *a)
 	httpc_free(a->super_client);
 	outcomes_free(a->svc.outcomes);
 	supervisor_free(a->svc.supervisor);
+	capability_probe_free(a->svc.probe);
 	subs_free(a->svc.subs);
 	artifact_files_free(a->svc.files);
 	for (unsigned i = 0; i < a->loop_count; i++)

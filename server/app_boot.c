@@ -25,6 +25,7 @@
 #define POOL_THREADS 2
 #define POOL_QUEUE 1024
 #define TLS_FILE_MAX (256 * 1024)
+#define PROBE_EVERY_MS 300000
 #define NOFILE_MAX (1 << 20)
 #define NOFILE_RESERVE 256     /* files, readers, probes: what is no client and no runner */
 
@@ -253,10 +254,15 @@ static enum errc open_jobs(struct app *a, struct err *e)
 		rc = subs_new(&a->svc.subs, e);
 	if (rc)
 		return rc;
-	a->svc.capabilities = &a->capabilities;
+	const struct capability_probe_opts probe = { .loop = a->super, .limit_ms = cfg->capability_probe_timeout_ms, .every_ms = PROBE_EVERY_MS,
+						     .is_off = !cfg->capability_probes };
+
+	rc = capability_probe_new(&probe, &a->svc.probe, e);
+	if (rc)
+		return rc;
 	const struct supervisor_opts o = {
 		.loop = a->super, .store = a->svc.store, .reader = a->super_reader, .pool = a->svc.pool, .subs = a->svc.subs, .files = a->svc.files, .folder = folder, .shim = shim,
-		.caps = &a->capabilities, .drain = &a->svc.state.drain, .is_off = !cfg->is_generic_jobs_on,
+		.probe = a->svc.probe, .drain = &a->svc.state.drain, .is_off = !cfg->is_generic_jobs_on,
 		.keep = { .age_ms = cfg->job_keep_days * 86400000, .count = cfg->job_keep_max, .bytes = cfg->job_keep_mb << 20 },
 		.on_end = on_job_end, .ctx = a, .max_active = cfg->generic_job_max_concurrency, .grace_ms = cfg->job_grace_ms, .nofile = (int64_t)a->nofile_before.rlim_cur,
 		.timeout_ms = cfg->generic_job_timeout_ms ? cfg->generic_job_timeout_ms : cfg->job_timeout_ms,
@@ -421,7 +427,7 @@ static enum errc open_gateway(struct app *a, struct err *e)
 {
 	const struct gateway_opts o = {
 		.cfg = a->cfg, .store = a->svc.store, .inventory = a->svc.inventory, .admission = a->svc.admission, .pool = a->svc.pool,
-		.outcomes = a->svc.outcomes, .caps = &a->capabilities, .drain = &a->svc.state.drain, .node_id = a->node_id,
+		.outcomes = a->svc.outcomes, .probe = a->svc.probe, .drain = &a->svc.state.drain, .node_id = a->node_id,
 		.on_start = on_gateway_start, .on_job = on_gateway_job, .on_end = on_gateway_end, .ctx = a,
 	};
 

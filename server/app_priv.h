@@ -62,7 +62,6 @@ struct app {
 	struct httpc *super_client;
 	struct thread super_thread;
 	struct store_reader *super_reader;
-	struct capabilities capabilities;
 	struct accounting *gateway_books;  /* THREAD(gateway) */
 	struct control *control;
 	struct loop_msg super_start_msg, super_stop_msg;

@@ -165,6 +165,7 @@ void app_on_super_start(struct loop_msg *m)
 
 	thread_must_be(THREAD_SUPER);
 	inventory_start(a->svc.inventory);
+	capability_probe_start(a->svc.probe);
 	supervisor_start(a->svc.supervisor);
 	a->first_inventory.msg.fn = on_first_inventory;
 	a->first_inventory.loop = a->super;
@@ -181,6 +182,7 @@ void app_on_super_stop(struct loop_msg *m)
 	thread_must_be(THREAD_SUPER);
 	(void)inventory_wait_cancel(a->svc.inventory, &a->first_inventory);
 	inventory_stop(a->svc.inventory);
+	capability_probe_stop(a->svc.probe);
 	supervisor_stop(a->svc.supervisor);
 	loop_timer_cancel(a->super, &a->tick);
 	loop_stop(a->super);

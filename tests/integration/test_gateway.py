@@ -225,6 +225,62 @@ def test_generic_jobs_are_in_the_load(gw, make_upstream):
         assert b["capabilities"]["private_catalog_entry"]["snapshot"]["job_types"] == ["tenant.test-echo"]
 
 
+def machine_with(folder, **commands):
+    """The environment of a machine on which these commands answer so."""
+    folder.mkdir()
+    for name, script in commands.items():
+        path = folder / name.replace("_", "-")
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+    return {"PATH": f"{folder}:/usr/bin:/bin", "MSWARM_CAPABILITY_PROBES": "1"}
+
+
+RICH = {
+    "nvidia_smi": 'case "$1" in --query*) echo "0, NVIDIA RTX 4090, 24576, 550.54.14, 8.9";; *) echo "| CUDA Version: 12.4 |";; esac',
+    "docker": """test "$*" = "info --format {{json .Runtimes}}" && echo '{"nvidia":{},"runc":{}}'""",
+    "blender": "printf '\\nBlender 4.1.1\\n\\tbuild date\\n'",
+    "ffmpeg": 'echo "ffmpeg version 6.1.1-3ubuntu5 Copyright"',
+}
+
+
+def test_the_first_heartbeat_knows_the_machine(gw, make_member, tmp_path):
+    """Example 4.1 of the protocol, by commands that print what the real ones do."""
+    make_member(env=machine_with(tmp_path / "bin", **RICH), args=["--enable-hardware-details"])
+    snapshot = gw.beats[0]["capabilities"]["private_catalog_entry"]["snapshot"]
+    assert snapshot["gpu"] == {
+        "status": "available", "count": 1, "vendors": ["nvidia"],
+        "devices": [{"id": "gpu-0", "vendor": "nvidia", "name": "NVIDIA RTX 4090", "vram_gb": 24, "driver_version": "550.54.14",
+                     "compute_capability": "8.9", "capabilities": ["cuda"], "cuda_version": "12.4"}],
+        "max_vram_gb": 24, "cuda_versions": ["12.4"]}
+    assert snapshot["software"] == {
+        "docker": {"name": "docker", "status": "available"}, "docker-nvidia": {"name": "docker-nvidia", "status": "available", "version": "nvidia"},
+        "blender": {"name": "blender", "status": "available", "version": "4.1.1"},
+        "ffmpeg": {"name": "ffmpeg", "status": "available", "version": "6.1.1-3ubuntu5"}}
+    assert "diagnostics" not in snapshot
+    assert gw.beats[0]["capabilities"]["public_projection"]["accelerators"]["gpu"] == {
+        "available": True, "count": 1, "vendors": ["nvidia"], "cuda": True, "vram_tier": "16-31"}
+
+
+def test_hardware_is_told_coarsely_unless_asked(gw, make_member, tmp_path):
+    make_member(env=machine_with(tmp_path / "bin", **RICH))
+    text = json.dumps(gw.beats[0])
+    assert not [word for word in ("RTX", "550.54", "12.4", "4.1.1", "6.1.1") if word in text]
+    assert gw.beats[0]["capabilities"]["scheduler_match"]["resources"] == {
+        "gpu_count": 1, "gpu_vendors": ["nvidia"], "max_vram_gb": 16, "has_cuda": True, "software": {"docker_nvidia": True, "blender": True, "ffmpeg": True}}
+
+
+def test_commands_that_fail_or_hang(gw, make_member, tmp_path):
+    env = machine_with(tmp_path / "bin", nvidia_smi="echo 'NVIDIA-SMI has failed: no driver' >&2; exit 9", docker="sleep 60", blender="kill -9 $$",
+                       ffmpeg="head -c 2000000 /dev/zero")
+    begun = time.monotonic()
+    make_member(env={**env, "MSWARM_CAPABILITY_PROBE_TIMEOUT_MS": "1000"}, args=["--enable-hardware-details"])
+    assert time.monotonic() - begun < slow(4)
+    snapshot = gw.beats[0]["capabilities"]["private_catalog_entry"]["snapshot"]
+    assert snapshot["gpu"]["status"] == "error" and "no driver" in snapshot["gpu"]["message"]
+    assert {name: s["status"] for name, s in snapshot["software"].items()} == dict.fromkeys(("docker", "docker-nvidia", "blender", "ffmpeg"), "error")
+    assert [d["name"] for d in snapshot["diagnostics"]] == ["gpu", "docker", "docker-nvidia", "blender", "ffmpeg"]
+
+
 def test_direct_mode_polls_for_nothing(gw, make_upstream):
     up = make_upstream()
     env = {**gw.env(), "MSWARM_SELF_HOSTED_RELAY_MODE": "direct", "MSWARM_SELF_HOSTED_INVOCATION_SIGNING_SECRET": "s"}

@@ -124,6 +124,19 @@ class Crowd:
             assert not t.is_alive(), "a client hangs"
 
 
+@pytest.fixture
+def make_crowd():
+    """make_crowd(node, count): a Crowd that goes home when the test fails."""
+    made = []
+
+    def make_one(*args, **kw):
+        made.append(Crowd(*args, **kw))
+        return made[-1]
+    yield make_one
+    for crowd in made:
+        crowd.is_over.set()
+
+
 def check_nothing_is_left(node):
     def is_free():
         counts = local_requests(node)
@@ -145,11 +158,11 @@ def make(make_node, upstream, **more):
 
 
 @pytest.mark.parametrize("drains", [False, True])
-def test_soak(make_node, upstream, drains):
+def test_soak(make_node, make_crowd, upstream, drains):
     node = make(make_node, upstream)
     before, descriptors, resident = memory_of(node), descriptors_of(node), []
     for _ in range(2):
-        crowd = Crowd(node, CLIENTS)
+        crowd = make_crowd(node, CLIENTS)
         for _ in range(4):
             crowd.last(SECONDS / 8)
             if drains:
@@ -169,20 +182,20 @@ def test_soak(make_node, upstream, drains):
     wait_until(lambda: node.request("POST", CHAT, chat_body(), limit=slow(10))[0] == 200, slow(10), "a chat as ever")
 
 
-def test_soak_tls(make_node, upstream, certificate):
+def test_soak_tls(make_node, make_crowd, upstream, certificate):
     upstream.default = choose
     node = make_node(shared(upstream), env=ENV, is_waiting=False, **needs_noise, **LIMITS, **tls_config(certificate))
-    crowd = Crowd(node, CLIENTS // 2, tls=trusting(certificate))
+    crowd = make_crowd(node, CLIENTS // 2, tls=trusting(certificate))
     crowd.last(SECONDS / 2)
     crowd.stop()
     check_nothing_is_left(node)
     assert crowd.visits > CLIENTS // 2
 
 
-def test_stop_in_the_middle(make_node, upstream):
+def test_stop_in_the_middle(make_node, make_crowd, upstream):
     """SIGTERM: a good end within its grace, whatever the clients do."""
     node = make(make_node, upstream, stop_grace_ms=1000)
-    crowd = Crowd(node, CLIENTS)
+    crowd = make_crowd(node, CLIENTS)
     crowd.last(SECONDS / 4)
     node.signal(signal.SIGTERM)
     began = time.monotonic()

@@ -27,7 +27,8 @@ STARTED = re.compile(r" node\.started addr=(\S+):(\d+)")
 SANITIZER = re.compile(r"(ERROR|WARNING): (Address|Leak|Thread|Memory)Sanitizer|runtime error:|SUMMARY: \w+Sanitizer")
 STALLED = re.compile(r"loop\.stalled loop=\S+ count=(\d+) max_us=(\d+)")
 # Sources that would make a test depend on what runs on this machine.
-QUIET = {"MSWARM_MCODA_SOURCE": "0", "MSWARM_OLLAMA_SOURCE": "0", "MSWARM_DISCOVERY_SOURCE": "0"}
+QUIET = {"MSWARM_MCODA_SOURCE": "0", "MSWARM_OLLAMA_SOURCE": "0", "MSWARM_DISCOVERY_SOURCE": "0",
+         "MSWARM_CAPABILITY_PROBES": "0"}
 
 
 def wait_until(what, limit=10.0, why="the condition"):
