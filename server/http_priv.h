@@ -43,6 +43,7 @@ struct http_conn {
 	bool is_refused;               /* over a connection limit: answer 503 and close */
 	bool is_shut;                  /* shutdown() was called */
 	bool is_counted;               /* in h->shared->peers */
+	char address[2][HTTP_ADDRESS_MAX]; /* own, peer; empty until asked for: they stay what they are */
 };
 
 struct http_req {
@@ -55,7 +56,6 @@ struct http_req {
 	uint64_t discarded, bytes_out;
 	uint64_t taken;                /* of a body that has a taker */
 	char *target;                  /* heap; q.target points into it */
-	char address[2][HTTP_ADDRESS_MAX]; /* own, peer; empty until asked for */
 	const struct stream_ops *stream;
 	void *stream_state;
 	struct http_req *direct_next, *direct_prev;  /* in h->direct_first, while is_in_direct */

@@ -274,14 +274,14 @@ void req_each_header(const struct req *q, bool (*fn)(void *ctx, struct slice nam
 	MHD_get_connection_values(hr->mhd, MHD_HEADER_KIND, walk_header, &w);
 }
 
-static struct slice address_of(struct http_req *hr, unsigned which)
+static struct slice address_of(struct http_conn *c, unsigned which)
 {
-	char *out = hr->address[which];
+	char *out = c->address[which];
 	struct sockaddr_storage ss = { 0 };
 	socklen_t n = sizeof(ss);
 
-	if (!out[0] && hr->conn->fd >= 0 &&
-	    (which ? getpeername : getsockname)(hr->conn->fd, (struct sockaddr *)&ss, &n) == 0 &&
+	if (!out[0] && c->fd >= 0 &&
+	    (which ? getpeername : getsockname)(c->fd, (struct sockaddr *)&ss, &n) == 0 &&
 	    getnameinfo((struct sockaddr *)&ss, n, out, HTTP_ADDRESS_MAX, NULL, 0, NI_NUMERICHOST))
 		out[0] = '\0';
 	return slice_str(out);
@@ -289,12 +289,12 @@ static struct slice address_of(struct http_req *hr, unsigned which)
 
 struct slice req_local_address(struct req *q)
 {
-	return address_of(from_req(q), 0);
+	return address_of(from_req(q)->conn, 0);
 }
 
 struct slice req_peer_address(struct req *q)
 {
-	return address_of(from_req(q), 1);
+	return address_of(from_req(q)->conn, 1);
 }
 
 bool req_is_tls(const struct req *q)
