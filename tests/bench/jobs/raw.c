@@ -16,6 +16,7 @@
  */
 #include <fcntl.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <spawn.h>
 #include <sqlite3.h>
 #include <stdint.h>
@@ -106,9 +107,8 @@ static sqlite3 *open_db(const char *path, sqlite3_stmt *st[SQL_COUNT])
 
 struct writer {
 	pthread_t thread;
-	pthread_cond_t woken;
+	sem_t is_done;
 	struct writer *next;
-	int is_done;
 };
 
 static struct {
@@ -126,12 +126,13 @@ static void *write_jobs(void *arg)
 	pthread_mutex_lock(&queue.mu);
 	while (queue.left > 0) {
 		queue.left--;
-		w->is_done = 0;
 		w->next = queue.waiting;
 		queue.waiting = w;
+		pthread_mutex_unlock(&queue.mu);
 		pthread_cond_signal(&queue.work);
-		while (!w->is_done)
-			pthread_cond_wait(&w->woken, &queue.mu);
+		while (sem_wait(&w->is_done))
+			;
+		pthread_mutex_lock(&queue.mu);
 	}
 	queue.running--;
 	pthread_cond_signal(&queue.work);
@@ -151,7 +152,7 @@ static void group(const char *path, int jobs, int writers)
 	queue.left = jobs;
 	queue.running = writers;
 	for (int i = 0; i < writers; i++)
-		must_be(pthread_cond_init(&w[i].woken, NULL) == 0 && pthread_create(&w[i].thread, NULL, write_jobs, &w[i]) == 0, "a thread");
+		must_be(sem_init(&w[i].is_done, 0, 0) == 0 && pthread_create(&w[i].thread, NULL, write_jobs, &w[i]) == 0, "a thread");
 	pthread_mutex_lock(&queue.mu);
 	while (queue.running > 0) {
 		struct writer *batch = queue.waiting;
@@ -166,12 +167,11 @@ static void group(const char *path, int jobs, int writers)
 		for (struct writer *one = batch; one; one = one->next)
 			write_job(st, ++key, request);
 		must_be(sqlite3_exec(db, "COMMIT", NULL, NULL, NULL) == SQLITE_OK, "commit");
-		pthread_mutex_lock(&queue.mu);
 		for (struct writer *one = batch, *next; one; one = next) {
 			next = one->next;
-			one->is_done = 1;
-			pthread_cond_signal(&one->woken);
+			sem_post(&one->is_done);
 		}
+		pthread_mutex_lock(&queue.mu);
 	}
 	pthread_mutex_unlock(&queue.mu);
 	for (int i = 0; i < writers; i++)
