@@ -10,6 +10,7 @@
 #include "jobs/capability_probe.h"
 
 #define ANSWER_MAX EXCHANGE_ANSWER_MAX
+#define ONCE_MS 3600000                /* longer than any command looks */
 #define BODY_MAX (32u << 20)
 #define LOOK_MS 20                     /* how often a look at the sources asks whether all have answered */
 
@@ -144,7 +145,6 @@ struct look {
 static void on_look(struct loop_timer *t)
 {
 	struct look *l = CONTAINER_OF(t, struct look, timer);
-
 	struct capabilities caps;
 	bool is_known;
 
@@ -185,8 +185,8 @@ static enum errc look(const struct config *cfg, struct look *l, struct err *e)
 	if (rc)
 		return rc;
 	const struct inventory_opts o = { .cfg = cfg, .loop = l->loop, .client = l->http };
-
-	const struct capability_probe_opts p = { .loop = l->loop, .limit_ms = cfg->capability_probe_timeout_ms, .every_ms = 3600000, .is_off = !cfg->capability_probes };
+	const struct capability_probe_opts p = { .loop = l->loop, .limit_ms = cfg->capability_probe_timeout_ms, .every_ms = ONCE_MS,
+						 .is_off = !cfg->capability_probes };
 
 	rc = inventory_new(&o, &l->inventory, e);
 	if (!rc)
