@@ -133,17 +133,15 @@ static void on_ran(void *ctx, const struct proc_result *r)
 {
 	struct asking *a = ctx;
 	struct capability_probe *p = a->p;
-	AUTO_BUF text = BUF_MAX(OUTPUT_MAX + 4096);
+	char text[64];
 
 	a->proc = NULL;
 	if (r->rc == E_OK) {
 		take(p, a->command, r->out, r->err);
 	} else {
 		if (r->rc == E_NOT_FOUND)
-			(void)!buf_addf(&text, NULL, "spawn %s ENOENT", commands[a->command][0]);
-		else
-			(void)!buf_addf(&text, NULL, "%s " SLICE_FMT, r->e.what, SLICE_ARG(slice_trim(slice_cut(r->err, 1000))));
-		refuse(p, a->command, buf_slice(&text));
+			snprintf(text, sizeof(text), "spawn %s ENOENT", commands[a->command][0]);
+		refuse(p, a->command, slice_str(r->rc == E_NOT_FOUND ? text : r->e.what));     /* that has the last of stderr */
 	}
 	ended(p);
 }
