@@ -109,7 +109,16 @@ int64_t invoke_latency_ms(const struct invoke *v)
 
 const struct chat_usage *invoke_usage(const struct invoke *v)
 {
+	static const struct chat_usage unknown;
+
+	if (v->is_on_pool)
+		return &unknown;
 	return v->chunk ? chunk_usage(v->chunk) : &v->usage;
+}
+
+const char *invoke_failure(const struct invoke *v)
+{
+	return v->is_on_pool ? "" : v->failure.code;
 }
 
 /* ---- up to the run ---- */

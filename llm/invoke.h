@@ -97,7 +97,9 @@ void invoke_abort(struct invoke *v, const struct err *e);
 /* Write the result object, with these members added to it (empty: not). */
 void invoke_result(struct invoke *v, struct slice node_id, struct slice stream_events);
 void invoke_free(struct invoke *v);                /* stops what runs; no callback follows. From anywhere. NULL is fine */
+/* Nothing, while another thread writes the result: then usage and failure are that thread's. */
 const struct chat_usage *invoke_usage(const struct invoke *v);
+const char *invoke_failure(const struct invoke *v);        /* its code */
 int64_t invoke_latency_ms(const struct invoke *v);
 
 #endif
