@@ -118,7 +118,7 @@ const struct chat_usage *invoke_usage(const struct invoke *v)
 
 const char *invoke_failure(const struct invoke *v)
 {
-	return v->is_on_pool ? "" : v->failure.code;
+	return v->is_on_pool || !v->is_failed ? NULL : v->failure.code;
 }
 
 /* ---- up to the run ---- */

@@ -99,7 +99,7 @@ void invoke_result(struct invoke *v, struct slice node_id, struct slice stream_e
 void invoke_free(struct invoke *v);                /* stops what runs; no callback follows. From anywhere. NULL is fine */
 /* Nothing, while another thread writes the result: then usage and failure are that thread's. */
 const struct chat_usage *invoke_usage(const struct invoke *v);
-const char *invoke_failure(const struct invoke *v);        /* its code */
+const char *invoke_failure(const struct invoke *v);        /* its code; NULL: none is known, also when the caller left */
 int64_t invoke_latency_ms(const struct invoke *v);
 
 #endif

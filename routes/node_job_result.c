@@ -35,7 +35,7 @@ static void count(struct work *c, bool is_error)
 		n.completion_tokens = u->completion_tokens;
 	}
 	accounting_add(c->ctx->accounting, &n);
-	outcomes_add(c->ctx->svc->outcomes, OUTCOME_LLM, n.total_ms, is_error ? invoke_failure(v) : NULL);
+	outcomes_add(c->ctx->svc->outcomes, OUTCOME_LLM, n.total_ms, invoke_failure(v));
 }
 
 /* q->reply is filled: the request is no longer ours. */

@@ -45,7 +45,8 @@ static void print_settings(void)
 	fputs("\nFlags of serve and node run (setup options):\n", stdout);
 	for (size_t i = 0; i < ARRAY_LEN(settings); i++)
 		if (*settings[i].flag)
-			printf("  %.*s\n      %s\n", (int)strcspn(settings[i].flag, "!"), settings[i].flag, settings[i].help);
+			printf("  %.*s\n      %s%s\n", (int)strcspn(settings[i].flag, "!"), settings[i].flag, strchr(settings[i].flag, '!') ? "Off: " : "",
+			       settings[i].help);
 	fputs("  --verbose\n      What the node found and how to call it, also when standard output is no terminal\n", stdout);
 }
 

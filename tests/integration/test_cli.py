@@ -500,7 +500,7 @@ def test_help_and_mistakes(idle):
     text = idle.cli("help")
     assert text.returncode == 0
     assert text.stdout.startswith("Usage: mswarm <node|install|setup|start|doctor|once|daemon|serve|enroll|models|agents|status>\n")
-    for heading in ("Commands:", "Compatibility aliases:", "Environment", "Setup options:", "Log options:"):
+    for heading in ("Commands:", "Compatibility aliases:", "Environment", "Setup options:", "Log options:", "--no-mcoda\n      Off: Ask the mcoda command"):
         assert heading in text.stdout
     for words in (["--help"], ["-h"], ["node"], ["node", "help"], ["node", "--help"]):
         assert idle.cli(*words).stdout == text.stdout and idle.cli(*words).returncode == 0

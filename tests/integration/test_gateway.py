@@ -8,7 +8,9 @@ import pytest
 from conftest import config_for, link, slow, wait_link
 from gateway import Gateway, after, job, lost, says
 from node import Node, wait_until
+from test_node_job import PATH as DIRECT, SECRET, job as direct_job, token
 from upstream import chunk, cut, held, silent, stall, status, stream, words
+from wire import Wire
 
 
 @pytest.fixture
@@ -287,6 +289,23 @@ def test_direct_mode_polls_for_nothing(gw, make_upstream):
     with Node(env=env, config=config_for(up.entry(share=True))):
         gw.wait(lambda: len(gw.beats) >= 3, slow(10))
         assert not gw.requests_of("poll") and gw.beats[-1]["runtime"]["relay_mode"] == "direct"
+
+
+def test_a_caller_who_leaves_is_no_failure_of_the_runner(gw, make_member):
+    member = make_member(env={"MSWARM_SELF_HOSTED_RELAY_MODE": "direct", "MSWARM_SELF_HOSTED_INVOCATION_SIGNING_SECRET": SECRET})
+    node_id = gw.beats[-1]["node_id"]
+    headers = {"authorization": f"Bearer {token(node_id=node_id)}"}
+    gate = member.up.gate()
+    member.up.script(status(500, {"error": {"message": "out of luck"}}), held(gate))
+    assert member.request("POST", DIRECT, direct_job(node_id=node_id), headers, limit=slow(10))[0] == 502
+    member.up.wait_chat()
+    leaver = Wire(member, 10)
+    leaver.post(DIRECT, direct_job(node_id=node_id), headers)
+    run = member.up.wait_chat()
+    leaver.reset()
+    run.wait_closed(slow(10))
+    b = gw.wait_beat(after=len(gw.beats) + 1)
+    assert b["health"]["recent_failure_count"] == 1 and b["health"]["recent_failures"][0]["code"] == "upstream_error"
 
 
 # ---- jobs ----
