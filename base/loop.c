@@ -94,16 +94,21 @@ static void wake(struct loop *l)
 	(void)!write(l->mail_fd, &one, sizeof(one));
 }
 
-void loop_post(struct loop *l, struct loop_msg *m)
+void loop_post_all(struct loop *l, struct loop_msg *newest, struct loop_msg *oldest)
 {
 	struct loop_msg *head = atomic_load_explicit(&l->mail, memory_order_relaxed);
 
 	do
-		m->next = head;
-	while (!atomic_compare_exchange_weak_explicit(&l->mail, &head, m, memory_order_release, memory_order_relaxed));
-	/* Who finds the box empty wakes the loop; m may be gone already when this line is reached, l may not. */
+		oldest->next = head;
+	while (!atomic_compare_exchange_weak_explicit(&l->mail, &head, newest, memory_order_release, memory_order_relaxed));
+	/* Who finds the box empty wakes the loop; the letters may be gone already when this line is reached, l may not. */
 	if (!head && loop_self != l)
 		wake(l);
+}
+
+void loop_post(struct loop *l, struct loop_msg *m)
+{
+	loop_post_all(l, m, m);
 }
 
 void loop_stop(struct loop *l)

@@ -52,6 +52,8 @@ void loop_free(struct loop *l);                                  /* not while it
 void loop_run(struct loop *l);                                   /* returns after loop_stop */
 void loop_stop(struct loop *l);                                  /* any thread */
 void loop_post(struct loop *l, struct loop_msg *m);              /* any thread; wakes the loop once */
+/* Several at once, chained by next from the newest to the oldest: they are all there when the loop wakes. */
+void loop_post_all(struct loop *l, struct loop_msg *newest, struct loop_msg *oldest);
 const struct loop_stats *loop_stats(const struct loop *l);       /* any thread */
 const char *loop_name(const struct loop *l);
 

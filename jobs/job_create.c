@@ -36,28 +36,32 @@ static enum errc reuse(struct store_tx *t, struct job_create *c, struct err *e)
 	return rc;
 }
 
+/* The row could not be written because one of its keys is there: the idempotency key comes first, then the id. */
+static enum errc collide(struct store_tx *t, struct job_create *c, struct err *e)
+{
+	struct err missing;
+	enum errc rc;
+
+	if (c->wanted.is_direct)
+		return err_set(e, E_JOB_RUNNING, "Generic job is already running on this node");
+	rc = jobs_find_idempotent_tx(t, slice_str(c->wanted.idempotency_key), &c->found, &missing);
+	if (!rc)
+		return reuse(t, c, e);
+	return rc == E_JOB_NOT_FOUND ? err_set(e, E_JOB_ID_CONFLICT, "job_id_conflict") : err_set(e, rc, "%s", missing.what);
+}
+
 static enum errc create(struct store_tx *t, struct store_job *job, struct err *e)
 {
 	struct job_create *c = CONTAINER_OF(job, struct job_create, job);
 	int64_t now_ms = clock_wall_ms();
-	struct err missing;
 	enum errc rc;
 
 	job_row_done(&c->found);
 	c->is_reused = false;
-	if (c->wanted.is_direct)
-		rc = err_set(&missing, E_JOB_NOT_FOUND, "a direct job is always new");
-	else
-		rc = jobs_find_idempotent_tx(t, slice_str(c->wanted.idempotency_key), &c->found, &missing);
-	if (!rc)
-		return reuse(t, c, e);
-	if (rc != E_JOB_NOT_FOUND)
-		return err_set(e, rc, "%s", missing.what);
 	c->wanted.created_wall_ms = c->wanted.updated_wall_ms = c->wanted.queued_wall_ms = now_ms;
 	rc = jobs_insert_tx(t, &c->wanted, e);
 	if (rc == E_CONFLICT)
-		return c->wanted.is_direct ? err_set(e, E_JOB_RUNNING, "Generic job is already running on this node")
-					   : err_set(e, E_JOB_ID_CONFLICT, "job_id_conflict");
+		return collide(t, c, e);
 	buf_clear(&c->details);
 	if (!rc)
 		rc = key_details(&c->wanted, true, &c->details, e);

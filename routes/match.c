@@ -90,12 +90,26 @@ static enum errc match_segment(struct slice pat, struct slice seg, bool *ret_hit
 	return E_OK;
 }
 
+/* Most patterns differ from a path in what stands before their first parameter. A path with escapes is looked at whole. */
+static bool can_match(const char *pattern, struct slice path)
+{
+	size_t i = 0;
+
+	while (i < path.n && path.p[i] == pattern[i])
+		i++;
+	if (pattern[i] == ':' || pattern[i] == '*')
+		return true;
+	return i == path.n ? pattern[i] == '\0' : path.p[i] == '%';
+}
+
 static enum errc match_pattern(const char *pattern, struct slice path, bool *ret_hit, char *args[ROUTE_ARGS_MAX], struct err *e)
 {
 	struct slice prest = slice_str(pattern), rest = path, pat, seg;
 	unsigned n = 0;
 
 	*ret_hit = false;
+	if (!can_match(pattern, path))
+		return E_OK;
 	while (slice_next(&prest, '/', &pat)) {
 		bool hit = false;
 		char *arg = NULL;

@@ -251,7 +251,33 @@ static void run_batch(struct store *s, struct batch *b)
 
 /* ---- telling ---- */
 
-static void complete(struct store_job *j)
+/* Letters to one loop, the newest first. */
+struct letters {
+	struct loop *loop;
+	struct loop_msg *newest, *oldest;
+};
+
+#define LOOPS_TOLD_AT_ONCE 8               /* more than a node has */
+
+/* A batch's letters to a loop are posted together: who is woken by the first of twenty would run instead of us. */
+static void tell(struct letters *all, struct loop *loop, struct loop_msg *m)
+{
+	struct letters *l = all, *end = all + LOOPS_TOLD_AT_ONCE;
+
+	while (l < end && l->loop && l->loop != loop)
+		l++;
+	if (l == end) {
+		loop_post(loop, m);
+		return;
+	}
+	m->next = l->newest;
+	l->newest = m;
+	if (!l->loop)
+		l->oldest = m;
+	l->loop = loop;
+}
+
+static void complete(struct store_job *j, struct letters *letters)
 {
 	char text[LOG_MSG_MAX / 4];
 
@@ -262,7 +288,7 @@ static void complete(struct store_job *j)
 		return;
 	}
 	if (j->loop) {
-		loop_post(j->loop, &j->done);
+		tell(letters, j->loop, &j->done);
 		return;
 	}
 	if (j->rc)                             /* nobody waits: here the error stops */
@@ -274,13 +300,17 @@ static void complete(struct store_job *j)
 /* From here on a job is its receiver's. */
 static void complete_all(struct store_job *j)
 {
+	struct letters letters[LOOPS_TOLD_AT_ONCE] = { 0 };
+
 	while (j) {
 		struct store_job *next = j->next;
 
 		j->next = NULL;
-		complete(j);
+		complete(j, letters);
 		j = next;
 	}
+	for (size_t i = 0; i < LOOPS_TOLD_AT_ONCE && letters[i].loop; i++)
+		loop_post_all(letters[i].loop, letters[i].newest, letters[i].oldest);
 }
 
 static void handle(struct store *s, struct store_job *jobs)
