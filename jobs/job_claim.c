@@ -6,6 +6,7 @@
 #include "jobs/job.h"
 
 #include "base/mem.h"
+#include "store/tenants.h"
 
 #define EXPIRED_MAX 64                  /* of one claim; the rest at the next */
 #define BLOCKED_MAX 64

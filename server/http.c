@@ -37,17 +37,33 @@ static void on_daemon_ready(void *arg, uint32_t events)
 	h->is_due = true;
 }
 
+/*
+ * How soon libmicrohttpd has to run; -1: not by time. A request that waits makes it want to run at once, for ever: then it runs
+ * again as long as anything else moved, and each millisecond, for what it may hold without our knowing (a head that came in pieces).
+ */
+static int64_t due_ms(const struct http *h)
+{
+	MHD_UNSIGNED_LONG_LONG ms;
+
+	if (h->is_due)
+		return 0;
+	if (MHD_get_timeout(h->daemon, &ms) != MHD_YES)
+		return -1;
+	if (ms == 0 && h->waiting && !h->has_moved && loop_now_ms(h->ctx->loop) == h->run_mono_ms)
+		return 1;
+	return (int64_t)ms;
+}
+
 static bool source_run(void *arg)
 {
 	struct http *h = arg;
-	MHD_UNSIGNED_LONG_LONG ms;
-
 	bool did = h->direct_first != NULL;
 
 	http_direct_run(h);
-	if (!h->is_due && !(MHD_get_timeout(h->daemon, &ms) == MHD_YES && ms == 0))
+	if (due_ms(h) != 0)
 		return did;
-	h->is_due = false;
+	h->is_due = h->has_moved = false;
+	h->run_mono_ms = loop_now_ms(h->ctx->loop);
 	MHD_run(h->daemon);
 	http_look_at_ended(h);
 	return true;
@@ -56,11 +72,8 @@ static bool source_run(void *arg)
 static int64_t source_timeout(void *arg)
 {
 	struct http *h = arg;
-	MHD_UNSIGNED_LONG_LONG ms;
 
-	if (h->is_due || h->direct_first)
-		return 0;
-	return MHD_get_timeout(h->daemon, &ms) == MHD_YES ? (int64_t)ms : -1;
+	return h->direct_first ? 0 : due_ms(h);
 }
 
 static enum errc start_daemon(struct http *h, const struct http_opts *o, struct err *e)
@@ -159,7 +172,7 @@ void http_stop_all(struct http *h)
 		next = c->next;
 		if (!hr)
 			http_shut(c);              /* idle */
-		else if (hr->phase == PHASE_RUN && hr->is_suspended) {
+		else if (hr->phase == PHASE_RUN) {
 			void (*gone)(struct req *) = hr->q.on_gone;
 
 			hr->q.on_gone = NULL;

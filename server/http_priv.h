@@ -17,13 +17,15 @@
 #define HTTP_LARGE_BLOCK	(64 * 1024)
 #define HTTP_DIRECT_BLOCK	(16 * 1024)        /* largest chunk of a stream sent without libmicrohttpd */
 #define HTTP_ADDRESS_MAX	46                 /* INET6_ADDRSTRLEN */
+#define HTTP_WAIT_MS		10                 /* a request that has waited so long is suspended; most answers come sooner */
+#define HTTP_WAITING_MAX	64                 /* of a loop: each is called at each run */
 
 /* What a request is doing; never inferred from a size (design.md 5.1). */
 enum http_phase {
 	PHASE_TARGET,      /* the request line is known */
 	PHASE_BODY,        /* headers seen, body being stored */
 	PHASE_DISCARD,     /* refused: the body is read and dropped, then the refusal is sent */
-	PHASE_RUN,         /* the handler has it; the connection is suspended */
+	PHASE_RUN,         /* the handler has it; the connection waits or is suspended */
 	PHASE_READY,       /* q.reply may be sent */
 	PHASE_STREAM,      /* a streamed answer is being pulled */
 	PHASE_SENT,        /* an answer is queued whole */
@@ -61,6 +63,8 @@ struct http_req {
 	struct http_req *direct_next, *direct_prev;  /* in h->direct_first, while is_in_direct */
 	struct buf direct_rest;        /* framed bytes that the socket did not take yet */
 	bool is_suspended, is_gone, is_in_handler, is_closed;
+	bool is_waiting;               /* for its answer, not suspended: libmicrohttpd asks for it at each run */
+	int64_t suspend_mono_ms;       /* then it is suspended, while is_waiting */
 	bool is_watched;               /* its work ends when the client leaves */
 	bool can_direct;               /* HTTP/1.1 without TLS */
 	bool is_direct;                /* http_direct.c may send this stream */
@@ -78,6 +82,9 @@ struct http {
 	size_t open_requests;
 	struct http_req *direct_first, *direct_last; /* streams that have something to be sent */
 	char *direct_block;            /* HTTP_DIRECT_BLOCK and room for a frame */
+	unsigned waiting;              /* requests with is_waiting */
+	int64_t run_mono_ms;           /* when libmicrohttpd ran last */
+	bool has_moved;                /* in that run, something else than a request that waits */
 	bool is_due, is_quiesced;
 };
 
@@ -103,6 +110,8 @@ void http_direct_run(struct http *h);
 /* http_reply.c */
 enum MHD_Result http_send(struct http_req *hr);
 void http_wake(struct http_req *hr);           /* there is something to be sent, or to be looked at */
+void http_wait(struct http_req *hr);           /* for an answer, until http_resume: suspended only if that takes long */
+void http_waited(struct http_req *hr);         /* was asked for its answer in vain */
 void http_suspend(struct http_req *hr);        /* nothing is read or written until http_resume */
 bool http_is_worked_on(const struct http_req *hr);  /* a handler or taker has it: on_gone is to be called when its client leaves */
 void http_resume(struct http_req *hr);         /* gives a suspended connection back to libmicrohttpd */

@@ -52,6 +52,39 @@ void http_suspend(struct http_req *hr)
 	http_watch_client(hr);
 }
 
+/*
+ * To suspend a connection and to resume it are four system calls: out of libmicrohttpd's epoll, into it again, the event of
+ * that, a read in vain. One that is not suspended costs a call of its handler at each run, and most answers are there after a
+ * commit or a chat's first word. TLS reads ahead and is run for that, which source_run() could not tell from waiting.
+ */
+void http_wait(struct http_req *hr)
+{
+	struct http *h = hr->conn->h;
+
+	if (h->waiting >= HTTP_WAITING_MAX || h->shared->tls_cert_pem) {
+		http_suspend(hr);
+		return;
+	}
+	hr->is_waiting = true;
+	hr->suspend_mono_ms = loop_now_ms(h->ctx->loop) + HTTP_WAIT_MS;
+	h->waiting++;
+	http_watch_client(hr);
+}
+
+static void end_wait(struct http_req *hr)
+{
+	hr->is_waiting = false;
+	hr->conn->h->waiting--;
+}
+
+void http_waited(struct http_req *hr)
+{
+	if (!hr->is_waiting || loop_now_ms(hr->conn->h->ctx->loop) < hr->suspend_mono_ms)
+		return;
+	end_wait(hr);
+	http_suspend(hr);
+}
+
 void http_wake(struct http_req *hr)
 {
 	if (http_direct_possible(hr))
@@ -62,10 +95,13 @@ void http_wake(struct http_req *hr)
 
 void http_resume(struct http_req *hr)
 {
-	if (!hr->is_suspended)
+	if (hr->is_waiting)
+		end_wait(hr);
+	else if (hr->is_suspended)
+		MHD_resume_connection(hr->mhd);
+	else
 		return;
 	hr->is_suspended = false;
-	MHD_resume_connection(hr->mhd);
 	hr->conn->h->is_due = true;
 }
 
@@ -76,6 +112,7 @@ static ssize_t stream_read(void *cls, uint64_t pos, char *dst, size_t cap)
 	ptrdiff_t n;
 
 	(void)pos;
+	hr->conn->h->has_moved = true;
 	if (hr->is_gone || hr->is_closed)
 		return MHD_CONTENT_READER_END_WITH_ERROR;
 	n = hr->stream->read(hr->stream_state, dst, cap);
@@ -110,6 +147,7 @@ static ssize_t body_read(void *cls, uint64_t pos, char *dst, size_t cap)
 	size_t n = l->body.n - pos < cap ? l->body.n - (size_t)pos : cap;
 
 	memcpy(dst, l->body.p + pos, n);
+	l->hr->conn->h->has_moved = true;
 	http_set_limit(l->hr->conn, l->hr->conn->h->ctx->svc->cfg->http_write_ms);
 	return (ssize_t)n;
 }
@@ -220,7 +258,7 @@ void reply_later(struct req *q, void *state, void (*on_gone)(struct req *q))
 	must(hr->phase == PHASE_RUN && hr->is_in_handler);
 	q->handler_state = state;
 	q->on_gone = on_gone;
-	http_suspend(hr);
+	http_wait(hr);
 }
 
 void reply_done(struct req *q)

@@ -84,6 +84,8 @@ void http_on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls, en
 	*con_cls = NULL;
 	if (!hr)
 		return;
+	if (hr->is_waiting)
+		h->waiting--;
 	http_direct_forget(hr);
 	buf_done(&hr->direct_rest);
 	if (http_is_worked_on(hr) && hr->q.on_gone)
@@ -371,17 +373,22 @@ static enum MHD_Result run(struct http_req *hr)
 		reply_error(&hr->q.reply, hr->q.route->shape, &e);
 		return http_send(hr);
 	}
-	return hr->is_suspended ? MHD_YES : http_send(hr);
+	return hr->is_waiting || hr->is_suspended ? MHD_YES : http_send(hr);
 }
 
 enum MHD_Result http_on_access(void *cls, struct MHD_Connection *mhd, const char *url, const char *method, const char *version,
 			       const char *data, size_t *size, void **con_cls)
 {
+	struct http *h = cls;
 	struct http_req *hr = *con_cls;
 
-	(void)cls;
 	(void)mhd;
 	(void)url;
+	if (hr && hr->phase == PHASE_RUN && !hr->is_gone && !hr->conn->is_shut) {
+		http_waited(hr);
+		return MHD_YES;
+	}
+	h->has_moved = true;
 	/* Also a request that is whole: its client has left, and nobody would tell a handler so a second time. */
 	if (!hr || hr->is_gone || hr->conn->is_shut)
 		return MHD_NO;

@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "store/job_totals.h"
 #include "store/store_priv.h"
+#include "store/tenants.h"
 
 /* ---- waiting ---- */
 
@@ -39,10 +40,11 @@ enum errc jobs_waiting_tx(struct store_tx *t, struct waiting_job ret[TURN_TENANT
 	AUTO_QUERY q = query_open(t->db, "SELECT tenant_id FROM tenants WHERE waiting > 0 ORDER BY served, tenant_id LIMIT ?1");
 	size_t n = 0;
 	bool has_row = true, is_found = false;
-	enum errc rc;
+	enum errc rc = tenants_write_tx(t, e);
 
 	query_bind_i64(&q, 1, TURN_TENANTS_MAX);
-	rc = query_row(&q, &has_row, e);
+	if (!rc)
+		rc = query_row(&q, &has_row, e);
 	while (!rc && has_row && n < TURN_TENANTS_MAX) {
 		struct slice tenant;
 
@@ -66,19 +68,6 @@ enum errc jobs_waiting_tx(struct store_tx *t, struct waiting_job ret[TURN_TENANT
 	}
 	*ret_n = n;
 	return E_OK;
-}
-
-enum errc tenants_served_tx(struct store_tx *t, const char *tenant_id, struct err *e)
-{
-	AUTO_QUERY turn = query_open(t->db, "UPDATE tenants SET served = ?2 WHERE tenant_id = ?1");
-	int64_t number = 0;
-	enum errc rc;
-
-	job_totals_add_tx(t, TOTAL_CLAIMS, 1);
-	rc = job_totals_one_tx(t, TOTAL_CLAIMS, &number, e);
-	query_bind_text(&turn, 1, slice_str(tenant_id));
-	query_bind_i64(&turn, 2, number);
-	return rc ? rc : query_run(&turn, e);
 }
 
 enum errc jobs_overdue_tx(struct store_tx *t, int64_t now_wall_ms, int64_t *ret_key, int64_t *ret_next_wall_ms, struct err *e)
@@ -106,7 +95,7 @@ void active_jobs_free(struct active_job *v, size_t n)
 
 static enum errc load_active(struct db *db, size_t max, struct active_job **ret, size_t *ret_n, struct err *e)
 {
-	AUTO_QUERY q = query_open(db, "SELECT key, attempt, state, tenant_id FROM jobs WHERE state IN (1, 2, 3) ORDER BY key LIMIT ?1");
+	AUTO_QUERY q = query_open(db, "SELECT key, attempt, state, tenant_id FROM jobs WHERE state > 0 AND state < 4 ORDER BY key LIMIT ?1");
 	struct active_job *v = NULL;
 	size_t n = 0, cap = 0;
 	bool has_row = true;

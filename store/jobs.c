@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "store/job_totals.h"
 #include "store/store_priv.h"
+#include "store/tenants.h"
 
 #define FACTS "key, job_id, request_id, tenant_id, idempotency_key, job_type, schema_version, token_sha256, state, attempt, " \
 	"priority, deadline_wall_ms, retry_count, max_retries, next_retry_wall_ms, created_wall_ms, updated_wall_ms, queued_wall_ms, " \
@@ -265,31 +266,6 @@ static enum errc next_key(struct store_tx *t, int64_t *ret, struct err *e)
 	return E_OK;
 }
 
-/* Who comes anew comes last: behind all that were served so far. */
-static enum errc one_more_waits(struct store_tx *t, const char *tenant_id, struct err *e)
-{
-	AUTO_QUERY q = query_open(t->db, "INSERT INTO tenants (tenant_id, waiting, served) "
-		"VALUES (?1, 1, coalesce((SELECT value FROM job_totals WHERE id = ?2), 0) + ?3) "
-		"ON CONFLICT (tenant_id) DO UPDATE SET waiting = waiting + 1");
-
-	query_bind_text(&q, 1, slice_str(tenant_id));
-	query_bind_i64(&q, 2, TOTAL_CLAIMS);
-	query_bind_i64(&q, 3, t->totals[TOTAL_CLAIMS]);
-	return query_run(&q, e);
-}
-
-static enum errc one_less_waits(struct store_tx *t, const char *tenant_id, struct err *e)
-{
-	AUTO_QUERY less = query_open(t->db, "UPDATE tenants SET waiting = waiting - 1 WHERE tenant_id = ?1");
-	AUTO_QUERY forget = query_open(t->db, "DELETE FROM tenants WHERE tenant_id = ?1 AND waiting = 0");
-	enum errc rc;
-
-	query_bind_text(&less, 1, slice_str(tenant_id));
-	query_bind_text(&forget, 1, slice_str(tenant_id));
-	rc = query_run(&less, e);
-	return rc ? rc : query_run(&forget, e);
-}
-
 enum errc jobs_insert_tx(struct store_tx *t, struct job_row *j, struct err *e)
 {
 	AUTO_QUERY q = query_open(t->db, "INSERT INTO jobs (" COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, "
@@ -306,7 +282,7 @@ enum errc jobs_insert_tx(struct store_tx *t, struct job_row *j, struct err *e)
 	if (rc && (t->db->last_rc & 0xff) == SQLITE_CONSTRAINT)
 		return err_set(e, E_CONFLICT, "job_id_conflict");
 	if (!rc)
-		rc = one_more_waits(t, j->tenant_id, e);
+		rc = tenants_more_tx(t, j->tenant_id, e);
 	if (rc)
 		return rc;
 	job_totals_add_tx(t, TOTAL_HELD_QUEUED, 1);
@@ -331,9 +307,9 @@ static enum errc note_state(struct store_tx *t, const struct job_row *j, enum jo
 	if (ended[from])                       /* an ended job begins anew */
 		job_totals_add_tx(t, ended[from], -1);
 	if (from == JOB_QUEUED)
-		rc = one_less_waits(t, j->tenant_id, e);
+		rc = tenants_less_tx(t, j->tenant_id, e);
 	if (!rc && j->state == JOB_QUEUED)
-		rc = one_more_waits(t, j->tenant_id, e);
+		rc = tenants_more_tx(t, j->tenant_id, e);
 	return rc;
 }
 

@@ -78,8 +78,6 @@ struct waiting_job {
 /* The first waiting job of each waiting tenant, tenants in their turn. */
 MUST_CHECK enum errc jobs_waiting_tx(struct store_tx *t, struct waiting_job ret[TURN_TENANTS_MAX], size_t *ret_n, struct err *e);
 void waiting_jobs_done(struct waiting_job *v, size_t n);
-/* The tenant goes to the end of the turn. */
-MUST_CHECK enum errc tenants_served_tx(struct store_tx *t, const char *tenant_id, struct err *e);
 
 struct active_job {
 	int64_t key, attempt;

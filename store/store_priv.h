@@ -82,6 +82,8 @@ struct store_waiter {              /* on the stack of store_run */
 struct store_tx {
 	struct db *db;
 	int64_t totals[TOTAL__COUNT];      /* what the bodies of this batch add to job_totals: written once, before the commit */
+	int64_t tenant_more;               /* so many more jobs of tenant_id wait: tenants.h */
+	char tenant_id[64];
 	int64_t *last_key;                 /* of jobs; 0: not looked up yet */
 };
 

@@ -10,6 +10,7 @@
  * when the transaction is gone, the batch starts again without the body that met the failure.
  */
 #include "store/store_priv.h"
+#include "store/tenants.h"
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -172,7 +173,7 @@ static enum attempt attempt(struct store *s, struct batch *b, struct err *e)
 		b->dead = j;
 		return ATTEMPT_AGAIN;
 	}
-	if (job_totals_write_tx(&tx, e)) {
+	if (tenants_write_tx(&tx, e) || job_totals_write_tx(&tx, e)) {
 		roll_back(s);
 		return ATTEMPT_NOT_BEGUN;      /* nothing of it stands */
 	}

@@ -8,6 +8,7 @@ import pytest
 from conftest import slow
 from jobs import BASE, JOBS, NODE, OPS, SECRET, echo, marked, mint
 from node import is_sanitized, wait_until
+from wire import Wire
 
 
 @pytest.fixture
@@ -418,3 +419,37 @@ def test_ended_jobs_are_forgotten_beyond_the_limits(make_plane):
         assert plane.call("GET", f"{JOBS}/{job_id}", plane.token(job_id))[0] == 404
     assert plane.queue(echo(), gone[0]) == gone[0], "its id may be used again"
     plane.ask(running, "cancel")
+
+
+def create_text(plane, job_id, padding=0):
+    """A create as it goes over the wire."""
+    body = json.dumps({"job_id": job_id, "request_id": "r1", "node_id": NODE, "job": echo()})
+    return (f"POST {JOBS} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {plane.token(job_id)}\r\ncontent-type: application/json\r\n"
+            f"x-padding: {'p' * padding}\r\ncontent-length: {len(body)}\r\n\r\n{body}")
+
+
+def test_creates_that_wait_together(make_plane):
+    """More at once than a loop lets wait; a second one behind each, and a head that takes more than one read: all are answered."""
+    plane = make_plane(args=["--loops", "1"])
+    wires = [Wire(plane.node, limit=slow(20)) for _ in range(150)]
+    for i, w in enumerate(wires):
+        w.send(create_text(plane, f"a{i}", 6500 if i % 3 == 0 else 0) + create_text(plane, f"b{i}"))
+    for i, w in enumerate(wires):
+        for name in "ab":
+            assert w.head()[0] == 202 and json.loads(w.body())["job"]["job_id"] == f"{name}{i}"
+        w.close()
+    assert plane.node.request("GET", "/healthz")[0] == 200
+    plane.node.stop(slow(20))           # with 300 of them queued
+
+
+def test_creates_whose_clients_do_not_wait(make_plane):
+    """What was begun stands, whoever is there to hear of it; the node goes on."""
+    plane = make_plane(args=["--loops", "1"])
+    for i in range(60):
+        w = Wire(plane.node, limit=slow(20))
+        w.send(create_text(plane, f"gone{i}"))
+        if i % 2:
+            w.reset()
+        else:
+            w.close()
+    assert plane.ended(plane.queue(echo("after")), slow(60))["job"]["state"] == "succeeded"

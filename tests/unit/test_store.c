@@ -158,7 +158,7 @@ static void test_connection_settings(void **state)
 {
 	static const struct { const char *sql; int64_t want; } rows[] = {
 		{ "PRAGMA synchronous", 2 }, { "PRAGMA foreign_keys", 1 }, { "PRAGMA wal_autocheckpoint", 0 },
-		{ "PRAGMA user_version", 5 }, { "PRAGMA temp_store", 2 },
+		{ "PRAGMA user_version", 6 }, { "PRAGMA temp_store", 2 },
 		{ "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND strict = 0 AND name NOT LIKE 'sqlite_%'", 0 },
 	};
 	struct bed b;
