@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#define LOOK_MAX_MS	1000
 #define TICK_MS		20               /* between two rounds of killing, and tries of a full disk */
 #define SYNC_MS		1000
 #define LEFT_GRACE_MS	1000             /* for what a job leaves behind when its own process has ended well */
@@ -130,9 +131,18 @@ static void begin_stop(struct shim *s, int64_t grace_ms)
 {
 	s->stage = STEP_TERM;
 	s->kill_at_ms = boot_ms() + grace_ms;
-	tree_signal(SIGTERM);
-	tree_signal(SIGCONT);
+	s->look_ms = TICK_MS;
+	s->look_at_ms = boot_ms() + s->look_ms;
+	tree_terminate(true);
 	arm(s->step, TICK_MS);
+}
+
+/* Less and less often: it reads all of /proc. */
+static void look_again(struct shim *s)
+{
+	tree_terminate(false);
+	s->look_ms = s->look_ms < LOOK_MAX_MS / 2 ? 2 * s->look_ms : LOOK_MAX_MS;
+	s->look_at_ms = boot_ms() + s->look_ms;
 }
 
 static void stop(struct shim *s, enum reason reason)
@@ -206,6 +216,8 @@ static void on_step(struct shim *s)
 
 	if (s->stage == STEP_KILL || (s->stage == STEP_TERM && boot_ms() >= s->kill_at_ms))
 		kill_all(s);
+	else if (s->stage == STEP_TERM && boot_ms() >= s->look_at_ms)
+		look_again(s);
 	reap(s);
 	if (s->has_none_left && !has_room && boot_ms() - s->none_left_ms > FULL_DISK_MS) {
 		drop(s, &s->out);

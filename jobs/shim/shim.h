@@ -79,6 +79,7 @@ struct shim {
 	enum reason reason;
 	enum { STEP_RUN, STEP_TERM, STEP_KILL } stage;
 	int64_t kill_at_ms, none_left_ms; /* CLOCK_BOOTTIME */
+	int64_t look_at_ms, look_ms;     /* STEP_TERM: next look for what has lost its parent, and how long until the one after */
 	uint64_t lost;                   /* bytes of output that could not be kept at the end */
 	int64_t started_ms, ended_ms;    /* wall clock */
 	char error[256];                 /* why it was not started */
@@ -103,6 +104,9 @@ int64_t cgroup_peak(const struct cgroup *g); /* bytes, -1 unknown */
 void cgroup_remove(const struct cgroup *g);
 const char *cgroup_name(const struct cgroup *g);
 size_t tree_signal(int signal_number);   /* to all descendants of the caller; how many there were */
+/* SIGTERM, once each: first to all, then to those whose parent is gone. What was forked while we looked is among them; what a
+ * living one has started to clean up is not. */
+void tree_terminate(bool is_first);
 bool record_prepare(struct shim *s);
 bool record_write(struct shim *s);
 int64_t wall_ms(void);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #define PROCESSES_MAX 32768u
+#define PID_MAX (1 << 22)               /* the kernel's own limit */
 
 struct process {
 	pid_t pid, parent;
@@ -66,7 +67,8 @@ static bool is_below(const struct process *p, size_t n, pid_t parent, pid_t self
 	return false;
 }
 
-size_t tree_signal(int signal_number)
+/* All descendants, marked in the list that is given back. */
+static struct process *find_tree(size_t *ret_n, size_t *ret_count)
 {
 	static struct process p[PROCESSES_MAX]; /* zero pages until used; one thread */
 	size_t n = list(p, PROCESSES_MAX), count = 0, before;
@@ -81,8 +83,36 @@ size_t tree_signal(int signal_number)
 			count++;
 		}
 	} while (count > before);
+	*ret_n = n;
+	*ret_count = count;
+	return p;
+}
+
+size_t tree_signal(int signal_number)
+{
+	size_t n, count;
+	const struct process *p = find_tree(&n, &count);
+
 	for (size_t i = 0; i < n; i++)
 		if (p[i].is_ours)
 			kill(p[i].pid, signal_number);
 	return count;
+}
+
+void tree_terminate(bool is_first)
+{
+	static uint8_t is_told[PID_MAX / 8];    /* zero pages until used; a number that is given anew meets the KILL */
+	size_t n, count;
+	const struct process *p = find_tree(&n, &count);
+	pid_t self = getpid();
+
+	for (size_t i = 0; i < n; i++) {
+		pid_t pid = p[i].pid;
+
+		if (!p[i].is_ours || pid >= PID_MAX || is_told[pid / 8] & 1 << pid % 8 || !(is_first || p[i].parent == self))
+			continue;
+		is_told[pid / 8] |= (uint8_t)(1 << pid % 8);
+		kill(pid, SIGTERM);
+		kill(pid, SIGCONT);
+	}
 }

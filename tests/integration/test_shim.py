@@ -170,6 +170,26 @@ def test_a_job_that_ignores_term(attempt):
     assert (r["reason"], r["signal"]) == ("stopped", signal.SIGKILL)
 
 
+def test_what_is_forked_while_it_is_stopped(attempt):
+    """Who has lost its parent is told to end as well, and not killed only after the whole grace."""
+    mark = f"forked-{os.getpid()}"
+    a = attempt("bash", "-c", f"trap 'sh -c \"sleep 600\" {mark} & exit 0' TERM; echo ready; while :; do sleep 0.05; done", grace_ms=60000).start()
+    wait_until(lambda: (a.dir / "journal").exists() and a.output(OUT) == b"ready\n", slow(5), "the trap")
+    (a.dir / "stop").touch()
+    began = time.monotonic()
+    assert a.wait()["reason"] == "stopped" and time.monotonic() - began < slow(10)
+    assert marked(mark) == []
+
+
+def test_a_job_may_clean_up_when_it_is_stopped(attempt):
+    """What a living one starts for that is left alone."""
+    a = attempt("bash", "-c", "trap 'sleep 0.7; echo cleaned; exit 3' TERM; echo ready; while :; do sleep 0.05; done", grace_ms=20000).start()
+    wait_until(lambda: (a.dir / "journal").exists() and a.output(OUT) == b"ready\n", slow(5), "the trap")
+    (a.dir / "stop").touch()
+    r = a.wait()
+    assert (r["reason"], r["code"]) == ("stopped", 3) and a.output(OUT) == b"ready\ncleaned\n"
+
+
 @pytest.mark.parametrize("how", ["child", "setsid", "double fork", "stopped", "forks"])
 def test_nothing_is_left(attempt, how):
     """The whole tree ends, also what detached itself, ignores TERM, stands still, or forks on and on."""
