@@ -306,6 +306,15 @@ static void count(atomic_int_fast64_t *n)
 	atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + 1, memory_order_relaxed);
 }
 
+static void note_stall(struct loop *l, int64_t own_us)
+{
+	size_t at = (size_t)atomic_load_explicit(&l->stats.stall_5ms_count, memory_order_relaxed) % LOOP_STALLS_KEPT;
+
+	atomic_store(&l->stats.stalls[at].wall_ms, clock_wall_ms());
+	atomic_store(&l->stats.stalls[at].own_us, own_us);
+	count(&l->stats.stall_5ms_count);
+}
+
 static void meter_end(struct loop *l, int64_t begin_us, int64_t now_us)
 {
 	int64_t turn_us = now_us - begin_us, own_us = turn_us;
@@ -321,7 +330,7 @@ static void meter_end(struct loop *l, int64_t begin_us, int64_t now_us)
 	}
 	set_if_more(&l->stats.stall_max_us, own_us);
 	if (own_us > STALL_US)
-		count(&l->stats.stall_5ms_count);
+		note_stall(l, own_us);
 }
 
 static void beat(struct loop *l, int64_t now_us)

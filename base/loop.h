@@ -39,10 +39,15 @@ struct loop_source {
 	void *arg;
 };
 
+#define LOOP_STALLS_KEPT 8
+
 struct loop_stats {                          /* written by the loop, read by anybody */
 	atomic_int_fast64_t beat_mono_ms;    /* last time the loop went to sleep or woke */
 	atomic_int_fast64_t stall_max_us;    /* longest turn since start, less the time this thread waited for a processor */
 	atomic_int_fast64_t stall_5ms_count; /* turns above 5 ms by the same measure */
+	struct {
+		atomic_int_fast64_t wall_ms, own_us;         /* when it ended, how long it was */
+	} stalls[LOOP_STALLS_KEPT];          /* the last of them: the nth at n % LOOP_STALLS_KEPT */
 	atomic_int_fast64_t turn_max_us;     /* the same on the wall clock, waiting for a processor included */
 	atomic_int_fast64_t turns;
 };

@@ -40,6 +40,24 @@ static void admission_json(struct svc *svc, struct jw *w)
 	jw_end(w);
 }
 
+/* The last turns that were too long, the oldest first: for comparing with what else happened on the machine. */
+static void stalls_json(const struct loop_stats *st, struct jw *w)
+{
+	int64_t count = atomic_load(&st->stall_5ms_count), first = count > LOOP_STALLS_KEPT ? count - LOOP_STALLS_KEPT : 0;
+
+	jw_arr(w, "recent_stalls");
+	for (int64_t n = first; n < count; n++) {
+		char iso[CLOCK_ISO_LEN];
+
+		clock_iso(atomic_load(&st->stalls[n % LOOP_STALLS_KEPT].wall_ms), iso);
+		jw_obj(w, NULL);
+		jw_str(w, "ended_at", iso);
+		jw_i64(w, "us", atomic_load(&st->stalls[n % LOOP_STALLS_KEPT].own_us));
+		jw_end(w);
+	}
+	jw_end(w);
+}
+
 static void loops_json(struct svc *svc, struct jw *w)
 {
 	jw_arr(w, "loops");
@@ -52,6 +70,7 @@ static void loops_json(struct svc *svc, struct jw *w)
 		jw_i64(w, "stall_max_us", atomic_load(&st->stall_max_us));
 		jw_i64(w, "stall_5ms_count", atomic_load(&st->stall_5ms_count));
 		jw_i64(w, "turn_max_us", atomic_load(&st->turn_max_us));
+		stalls_json(st, w);
 		jw_end(w);
 	}
 	jw_end(w);

@@ -9,16 +9,20 @@
  *   raw spawn FOLDER JOBS      one after the other: a shell that prints a line is started, waited for, and two files are written
  *                              and synced                                                  ->  {"done", "seconds"}
  *
- *   raw pause SECONDS          a thread that only counts: the longest time that it stood still, less its wait for a processor; a loop's
- *                              turn cannot be shorter at its worst                          ->  {"longest_us"}
+ *   raw watch                  until its input ends: when the machine stood still. On each processor a thread that nothing else may
+ *                              take it from (SCHED_FIFO; needs root) wakes each millisecond; what makes it late by more than one
+ *                              is no program's doing                    ->  [[processor, when as Unix us, for how many us], ...]
  *
  * DB is a database that a node has made: schema and indexes are the node's.
  */
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <spawn.h>
 #include <sqlite3.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -196,35 +200,73 @@ static void commit(const char *path, int jobs, int batch)
 	printf("{\"done\":%d,\"seconds\":%.6f}\n", jobs, now_s() - begun);
 }
 
-/* ---- pause ---- */
+/* ---- watch ---- */
 
-static int64_t run_delay_us(int fd)
+#define PERIOD_US	1000
+#define PAUSES_MAX	100000
+#define PROCESSORS_MAX	64
+
+static struct pause {
+	int processor;
+	int64_t wall_us, us;
+} pauses[PAUSES_MAX];
+static atomic_size_t pause_count;
+static atomic_bool is_watched_enough;
+
+static int64_t us_of(clockid_t clock)
 {
-	char text[100];
-	ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
-	char *second;
+	struct timespec t;
 
-	text[n > 0 ? n : 0] = '\0';
-	second = strchr(text, ' ');
-	return second ? strtoll(second, NULL, 10) / 1000 : 0;
+	clock_gettime(clock, &t);
+	return t.tv_sec * 1000000ll + t.tv_nsec / 1000;
 }
 
-static void pause_of_machine(double seconds)
+static void *watch_processor(void *arg)
 {
-	int fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
-	double end = now_s() + seconds;
-	int64_t longest = 0;
+	int processor = (int)(intptr_t)arg;
+	struct sched_param first = { .sched_priority = 50 };
+	int64_t due = us_of(CLOCK_MONOTONIC), late;
+	cpu_set_t set;
 
-	while (now_s() < end) {
-		int64_t delay = run_delay_us(fd), own;
-		double begun = now_s();
+	CPU_ZERO(&set);
+	CPU_SET(processor, &set);
+	must_be(pthread_setaffinity_np(pthread_self(), sizeof(set), &set) == 0, "a processor of its own");
+	must_be(pthread_setschedparam(pthread_self(), SCHED_FIFO, &first) == 0, "SCHED_FIFO: root is needed");
+	while (!is_watched_enough) {
+		due += PERIOD_US;
+		struct timespec t = { .tv_sec = due / 1000000, .tv_nsec = due % 1000000 * 1000 };
 
-		for (volatile int i = 0; i < 20000; i++)
-			;
-		own = (int64_t)((now_s() - begun) * 1e6) - (run_delay_us(fd) - delay);
-		longest = own > longest ? own : longest;
+		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
+		late = us_of(CLOCK_MONOTONIC) - due;
+		if (late < PERIOD_US)
+			continue;
+		size_t at = pause_count++;
+
+		must_be(at < PAUSES_MAX, "too many pauses");
+		pauses[at] = (struct pause){ .processor = processor, .wall_us = us_of(CLOCK_REALTIME) - late, .us = late };
+		due += late;
 	}
-	printf("{\"longest_us\":%lld}\n", (long long)longest);
+	return NULL;
+}
+
+static void watch(void)
+{
+	pthread_t threads[PROCESSORS_MAX];
+	long n = sysconf(_SC_NPROCESSORS_ONLN);
+	char byte;
+
+	must_be(n <= PROCESSORS_MAX, "processors");
+	for (long i = 0; i < n; i++)
+		must_be(pthread_create(&threads[i], NULL, watch_processor, (void *)(intptr_t)i) == 0, "a thread");
+	while (read(0, &byte, 1) > 0)
+		;
+	is_watched_enough = true;
+	for (long i = 0; i < n; i++)
+		pthread_join(threads[i], NULL);
+	putchar('[');
+	for (size_t i = 0; i < pause_count; i++)
+		printf("%s[%d,%lld,%lld]", i ? "," : "", pauses[i].processor, (long long)pauses[i].wall_us, (long long)pauses[i].us);
+	puts("]");
 }
 
 /* ---- spawn ---- */
@@ -268,8 +310,8 @@ int main(int argc, char **argv)
 		group(argv[2], atoi(argv[3]), atoi(argv[4]));
 	else if (argc == 4 && strcmp(argv[1], "spawn") == 0)
 		spawn(argv[2], atoi(argv[3]));
-	else if (argc == 3 && strcmp(argv[1], "pause") == 0)
-		pause_of_machine(strtod(argv[2], NULL));
+	else if (argc == 2 && strcmp(argv[1], "watch") == 0)
+		watch();
 	else
 		return 2;
 	return 0;
