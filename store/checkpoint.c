@@ -2,13 +2,17 @@
  * Checkpoints: moving the write-ahead log into the database file, on the store thread, between transactions and never
  * inside a commit. PASSIVE waits for nobody; TRUNCATE, which gives the log's disk space back, may wait a moment for
  * readers, so it is kept for logs above 64 MB, for a disk that is almost full, and for the end.
- * Called by writer.c. Thread: store.
+ *
+ * Under load most of a log is copied ahead, by a second thread while the writer goes on (struct ahead): 8 MB and their sync would
+ * hold everybody who waits for a commit for five milliseconds, a dozen times a second.
+ * Called by writer.c. Thread: store, but for ahead_main.
  */
 #include "store/store_priv.h"
 
 #include "base/clock.h"
 #include "base/log.h"
 
+#include <errno.h>
 #include <sys/statvfs.h>
 
 enum {
@@ -78,6 +82,97 @@ static void run(struct store *s, int mode)
 		failed(s, rc);
 }
 
+/* ---- ahead ---- */
+
+enum ahead_state {
+	AHEAD_IDLE,                /* db is nobody's */
+	AHEAD_ASKED,               /* db is its thread's */
+	AHEAD_DONE,                /* db is the writer's to look at */
+};
+
+/* What fails here the writer meets again; but a sync fails only once. db.is_sync_failed keeps that. */
+static void copy_ahead(struct ahead *a)
+{
+	struct err e = { 0 };
+	int rc;
+
+	if (!a->db.h && db_open(&a->db, a->path, a->vfs, false, &e))
+		return;
+	rc = sqlite3_wal_checkpoint_v2(a->db.h, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+	if (rc != SQLITE_OK)
+		(void)db_err(&a->db, rc, &e);
+}
+
+static void ahead_main(void *arg)       /* a second THREAD(store) */
+{
+	struct ahead *a = arg;
+
+	for (;;) {
+		while (sem_wait(&a->asked) < 0)
+			must(errno == EINTR);
+		if (atomic_load(&a->is_stopping))
+			break;
+		copy_ahead(a);
+		atomic_store(&a->state, AHEAD_DONE);
+	}
+	db_close(&a->db);
+}
+
+static bool make_ahead(struct store *s)
+{
+	struct ahead *a = &s->ahead;
+	struct err ignored;
+
+	if (a->is_made)
+		return true;
+	a->path = s->path;
+	a->vfs = s->vfs;
+	must(sem_init(&a->asked, 0, 0) == 0);
+	a->is_made = thread_start(&a->thread, THREAD_STORE, 1, ahead_main, a, &ignored) == E_OK;
+	if (!a->is_made)
+		sem_destroy(&a->asked);
+	return a->is_made;
+}
+
+/* True: the writer's turn, for what came meanwhile or for all of it. */
+static bool is_copied_ahead(struct store *s)
+{
+	struct ahead *a = &s->ahead;
+
+	switch ((enum ahead_state)atomic_load(&a->state)) {
+	case AHEAD_ASKED:
+		return false;
+	case AHEAD_DONE:
+		atomic_store(&a->state, AHEAD_IDLE);
+		if (!a->db.is_sync_failed)
+			return true;
+		writer_break(s);
+		return false;
+	case AHEAD_IDLE:
+		break;
+	}
+	if (!make_ahead(s))
+		return true;
+	atomic_store(&a->state, AHEAD_ASKED);
+	sem_post(&a->asked);
+	return false;
+}
+
+void checkpoint_end(struct store *s)
+{
+	struct ahead *a = &s->ahead;
+
+	if (!a->is_made)
+		return;
+	atomic_store(&a->is_stopping, true);
+	sem_post(&a->asked);
+	thread_join(&a->thread);
+	sem_destroy(&a->asked);
+	a->is_made = false;
+	if (a->db.is_sync_failed)
+		writer_break(s);
+}
+
 /* Does the log take room that others wait for? Asked once a second. */
 static bool is_tight(struct store *s)
 {
@@ -99,7 +194,7 @@ void checkpoint_between(struct store *s)
 {
 	if (is_tight(s))
 		run(s, SQLITE_CHECKPOINT_TRUNCATE);
-	else if (s->wal_pages - s->wal_done >= STEP_PAGES)
+	else if (s->wal_pages - s->wal_done >= STEP_PAGES && (mode_for(s) != SQLITE_CHECKPOINT_PASSIVE || is_copied_ahead(s)))
 		run(s, mode_for(s));
 	else
 		s->idle_mono_ms = clock_mono_ms() + CHECKPOINT_IDLE_MS;

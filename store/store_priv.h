@@ -91,6 +91,20 @@ struct store_reader {
 	struct db db;
 };
 
+/*
+ * Copies what a long log holds into the database beside the writer, on a thread and a connection of its own, both made when they
+ * are needed first. The writer has the rest to do, and alone can begin the log anew.
+ */
+struct ahead {
+	struct thread thread;
+	sem_t asked;
+	bool is_made;              /* THREAD(store): asked and thread are there */
+	atomic_int state;          /* enum ahead_state: who may touch db and rc */
+	atomic_bool is_stopping;
+	struct db db;
+	const char *path, *vfs;    /* borrowed from the store */
+};
+
 struct store {
 	/* const after store_open */
 	char *path, *vfs;          /* vfs NULL: the system's */
@@ -118,6 +132,7 @@ struct store {
 	bool is_checkpoint_due;    /* something was written since the last checkpoint */
 	bool is_checkpoint_failing; /* said in the log already */
 	int64_t idle_mono_ms;      /* when a checkpoint is due if nothing else comes */
+	struct ahead ahead;
 };
 
 /* writer.c */
@@ -129,6 +144,7 @@ void checkpoint_watch(struct store *s);              /* count the log's pages af
 void checkpoint_between(struct store *s);            /* between two transactions: only when the log has grown */
 void checkpoint_idle(struct store *s);               /* nothing to do for a while */
 void checkpoint_last(struct store *s);               /* before the end */
+void checkpoint_end(struct store *s);                /* at the end, whatever the state */
 enum { CHECKPOINT_IDLE_MS = 1000 };
 
 #endif

@@ -435,6 +435,7 @@ void writer_main(void *arg)
 		if (store_state(s) == STORE_OK)
 			checkpoint_between(s);
 	}
+	checkpoint_end(s);
 	if (store_state(s) == STORE_OK)
 		checkpoint_last(s);
 }

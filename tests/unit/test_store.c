@@ -335,6 +335,26 @@ static void test_checkpoint_under_load(void **state)
 	bed_done(&b);
 }
 
+/* One who writes without a pause: the log begins anew all the same, and its file stays small. */
+static void test_checkpoint_beside_the_writer(void **state)
+{
+	struct bed b;
+	struct err e;
+
+	(void)state;
+	bed_init(&b, NULL);
+	bed_open(&b);
+	for (int i = 0; i < 1000; i++)
+		assert_int_equal(put_run(&b, i + 1, 60000, &e), E_OK);
+	assert_true(b.s->ahead.is_made);
+	assert_true(bed_file_size(&b, "-wal") < 24 << 20);
+	bed_close(&b);
+	assert_true(bed_file_size(&b, "-wal") <= 0);
+	bed_open(&b);
+	assert_int_equal(bed_count(&b), 1000);
+	bed_done(&b);
+}
+
 static void test_checkpoint_truncates(void **state)
 {
 	struct bed b;
@@ -392,6 +412,7 @@ int main(void)
 		cmocka_unit_test(test_damaged_files),
 		cmocka_unit_test(test_no_folder),
 		cmocka_unit_test(test_checkpoint_under_load),
+		cmocka_unit_test(test_checkpoint_beside_the_writer),
 		cmocka_unit_test(test_checkpoint_truncates),
 		cmocka_unit_test(test_checkpoint_when_idle),
 	};
