@@ -39,7 +39,7 @@ static void on_daemon_ready(void *arg, uint32_t events)
 
 /*
  * How soon libmicrohttpd has to run; -1: not by time. A request that waits makes it want to run at once, for ever: then it runs
- * again as long as anything else moved, and each millisecond, for what it may hold without our knowing (a head that came in pieces).
+ * again as long as answers move, and each millisecond, for what it may hold without our knowing (a head that came in pieces).
  */
 static int64_t due_ms(const struct http *h)
 {

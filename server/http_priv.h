@@ -84,7 +84,7 @@ struct http {
 	char *direct_block;            /* HTTP_DIRECT_BLOCK and room for a frame */
 	unsigned waiting;              /* requests with is_waiting */
 	int64_t run_mono_ms;           /* when libmicrohttpd ran last */
-	bool has_moved;                /* in that run, something else than a request that waits */
+	bool has_moved;                /* in that run: it may go on at once. What only reads, or waits for its answer, does not */
 	bool is_due, is_quiesced;
 };
 

@@ -219,6 +219,7 @@ enum MHD_Result http_send(struct http_req *hr)
 		MHD_destroy_response(r);
 		return MHD_NO;
 	}
+	hr->conn->h->has_moved = true;
 	hr->phase = hr->stream ? PHASE_STREAM : PHASE_SENT;
 	if (!hr->stream)
 		hr->is_watched = false;    /* nothing is left to be stopped when the client leaves */

@@ -298,6 +298,7 @@ static void drop_taker(struct http_req *hr, bool is_told)
 /* *size: what has come, then what was left over. The connection waits while the taker is full; then no limit of time runs. */
 static enum MHD_Result feed_taker(struct http_req *hr, const char *p, size_t *size)
 {
+	hr->conn->h->has_moved = true;
 	size_t n = *size, taken = 0;
 	struct err e = { 0 };
 	enum errc rc;
@@ -388,10 +389,11 @@ enum MHD_Result http_on_access(void *cls, struct MHD_Connection *mhd, const char
 		http_waited(hr);
 		return MHD_YES;
 	}
-	h->has_moved = true;
 	/* Also a request that is whole: its client has left, and nobody would tell a handler so a second time. */
-	if (!hr || hr->is_gone || hr->conn->is_shut)
+	if (!hr || hr->is_gone || hr->conn->is_shut) {
+		h->has_moved = true;
 		return MHD_NO;
+	}
 	if (hr->phase == PHASE_TARGET)
 		return begin(hr, method, version);
 	if (*size && hr->phase == PHASE_BODY && hr->q.body_ops)
