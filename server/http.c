@@ -63,6 +63,7 @@ static bool source_run(void *arg)
 	if (due_ms(h) != 0)
 		return did;
 	h->is_due = h->has_moved = false;
+	h->taken = h->begun = 0;
 	h->run_mono_ms = loop_now_ms(h->ctx->loop);
 	MHD_run(h->daemon);
 	http_look_at_ended(h);

@@ -16,6 +16,7 @@
 #define HTTP_LARGE_BYTES	(128 * 1024)       /* an answer above this is sent in blocks */
 #define HTTP_LARGE_BLOCK	(64 * 1024)
 #define HTTP_DIRECT_BLOCK	(16 * 1024)        /* largest chunk of a stream sent without libmicrohttpd */
+#define HTTP_A_RUN		32                 /* requests taken on, and answers begun, in one run of libmicrohttpd: a millisecond's work */
 #define HTTP_ADDRESS_MAX	46                 /* INET6_ADDRSTRLEN */
 #define HTTP_WAIT_MS		10                 /* a request that has waited so long is suspended; most answers come sooner */
 #define HTTP_WAITING_MAX	64                 /* of a loop: each is called at each run */
@@ -84,6 +85,7 @@ struct http {
 	char *direct_block;            /* HTTP_DIRECT_BLOCK and room for a frame */
 	unsigned waiting;              /* requests with is_waiting */
 	int64_t run_mono_ms;           /* when libmicrohttpd ran last */
+	unsigned taken, begun;         /* in that run: of HTTP_A_RUN */
 	bool has_moved;                /* in that run: it may go on at once. What only reads, or waits for its answer, does not */
 	bool is_due, is_quiesced;
 };

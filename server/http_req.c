@@ -377,6 +377,18 @@ static enum MHD_Result run(struct http_req *hr)
 	return hr->is_waiting || hr->is_suspended ? MHD_YES : http_send(hr);
 }
 
+/*
+ * A run of libmicrohttpd deals with all that is ready. So that a hundred requests at once do not make one long turn, those
+ * beyond a number are left as they are: they are asked for again at the next run, which follows at once.
+ */
+static bool is_left(struct http *h, unsigned *count)
+{
+	if ((*count)++ < HTTP_A_RUN)
+		return false;
+	h->has_moved = true;
+	return true;
+}
+
 enum MHD_Result http_on_access(void *cls, struct MHD_Connection *mhd, const char *url, const char *method, const char *version,
 			       const char *data, size_t *size, void **con_cls)
 {
@@ -407,9 +419,9 @@ enum MHD_Result http_on_access(void *cls, struct MHD_Connection *mhd, const char
 	switch (hr->phase) {
 	case PHASE_DISCARD:
 	case PHASE_READY:
-		return http_send(hr);
+		return is_left(h, &h->begun) ? MHD_YES : http_send(hr);
 	case PHASE_BODY:
-		return run(hr);
+		return is_left(h, &h->taken) ? MHD_YES : run(hr);
 	case PHASE_TARGET:
 	case PHASE_RUN:
 	case PHASE_STREAM:
