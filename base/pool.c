@@ -69,7 +69,7 @@ static void pool_main(void *arg) /* THREAD(pool) */
 	}
 }
 
-enum errc pool_new(unsigned threads, size_t max_queued, struct pool **ret, struct err *e)
+enum errc pool_new(unsigned threads, unsigned first_index, size_t max_queued, struct pool **ret, struct err *e)
 {
 	struct pool *p = NEW(struct pool);
 
@@ -80,7 +80,7 @@ enum errc pool_new(unsigned threads, size_t max_queued, struct pool **ret, struc
 	must(sem_init(&p->work, 0, 0) == 0);
 	p->max_queued = max_queued;
 	for (; p->thread_count < threads; p->thread_count++) {
-		enum errc rc = thread_start(&p->threads[p->thread_count], THREAD_POOL, p->thread_count, pool_main, p, e);
+		enum errc rc = thread_start(&p->threads[p->thread_count], THREAD_POOL, first_index + p->thread_count, pool_main, p, e);
 
 		if (rc) {
 			pool_free(p);

@@ -18,7 +18,8 @@ struct pool_job {
 	struct pool_job *next;
 };
 
-MUST_CHECK enum errc pool_new(unsigned threads, size_t max_queued, struct pool **ret, struct err *e);
+/* first_index: of its threads' names, "mswarm-pool<index>"; a second pool goes on where the first ended. */
+MUST_CHECK enum errc pool_new(unsigned threads, unsigned first_index, size_t max_queued, struct pool **ret, struct err *e);
 void pool_free(struct pool *p);              /* runs what is queued, joins; NULL is fine */
 MUST_CHECK enum errc pool_submit(struct pool *p, struct pool_job *j, struct err *e); /* E_BUSY when full */
 

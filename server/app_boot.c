@@ -198,13 +198,11 @@ static enum errc open_work(struct app *a, struct err *e)
 		return err_set(e, E_INVALID_VALUE, "max_concurrent_jobs: %lld, below max_concurrent_llm_jobs and reserved_llm_jobs together (%lld + %lld)",
 			       (long long)cfg->max_concurrent_jobs, (long long)cfg->max_concurrent_llm_jobs, (long long)cfg->reserved_llm_jobs);
 	rc = admission_new(&o, &a->svc.admission, e);
-
 	if (!rc)
 		rc = outcomes_new(&a->svc.outcomes, e);
-
 	if (!rc)
-		rc = pool_new(POOL_THREADS, POOL_QUEUE, &a->svc.pool, e);
-	return rc ? rc : pool_new(1, POOL_QUEUE, &a->svc.reads, e);
+		rc = pool_new(POOL_THREADS, 0, POOL_QUEUE, &a->svc.pool, e);
+	return rc ? rc : pool_new(1, POOL_THREADS, POOL_QUEUE, &a->svc.reads, e);
 }
 
 /* The shim is installed beside the program. */

@@ -58,7 +58,7 @@ static void test_work(void **state)
 
 	(void)state;
 	assert_int_equal(loop_new("test", &f.loop, &e), E_OK);
-	assert_int_equal(pool_new(2, JOBS, &f.pool, &e), E_OK);
+	assert_int_equal(pool_new(2, 0, JOBS, &f.pool, &e), E_OK);
 	for (int i = 0; i < JOBS; i++) {
 		job_init(&jobs[i], &f, i);
 		assert_int_equal(pool_submit(f.pool, &jobs[i].j, &e), E_OK);
@@ -84,7 +84,7 @@ static void test_full(void **state)
 	(void)state;
 	mutex_init(&gate);
 	assert_int_equal(loop_new("test", &f.loop, &e), E_OK);
-	assert_int_equal(pool_new(1, 3, &f.pool, &e), E_OK);
+	assert_int_equal(pool_new(1, 0, 3, &f.pool, &e), E_OK);
 	mutex_lock(&gate);
 	for (int i = 0; i < 8; i++) {
 		job_init(&jobs[i], &f, i);
