@@ -26,7 +26,7 @@ static bool put_plain(struct jw *w, struct slice s)
 	struct buf *b = w->b;
 	char *at;
 
-	if (w->err.code || s.n + 2 > b->cap - b->n || s.n + 2 > b->max - b->n || json_plain_run(s.p, s.n) < s.n)
+	if (w->err.code || !s.n || s.n + 2 > b->cap - b->n || s.n + 2 > b->max - b->n || json_plain_run(s.p, s.n) < s.n)
 		return false;
 	at = b->p + b->n;
 	at[0] = '"';
