@@ -93,13 +93,13 @@ static enum errc match_segment(struct slice pat, struct slice seg, bool *ret_hit
 /* Most patterns differ from a path in what stands before their first parameter. A path with escapes is looked at whole. */
 static bool can_match(const char *pattern, struct slice path)
 {
-	size_t i = 0;
+	size_t literal = strcspn(pattern, ":*"), i = 0;
 
-	while (i < path.n && path.p[i] == pattern[i])
+	while (i < path.n && i < literal && path.p[i] == pattern[i])
 		i++;
-	if (pattern[i] == ':' || pattern[i] == '*')
-		return true;
-	return i == path.n ? pattern[i] == '\0' : path.p[i] == '%';
+	if (i == literal)
+		return pattern[i] != '\0' || i == path.n;
+	return i < path.n && path.p[i] == '%';
 }
 
 static enum errc match_pattern(const char *pattern, struct slice path, bool *ret_hit, char *args[ROUTE_ARGS_MAX], struct err *e)

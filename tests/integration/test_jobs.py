@@ -453,3 +453,10 @@ def test_creates_whose_clients_do_not_wait(make_plane):
         else:
             w.close()
     assert plane.ended(plane.queue(echo("after")), slow(60))["job"]["state"] == "succeeded"
+
+
+@pytest.mark.parametrize("job_id", [":job_id", ":jZ", "*", ":"])
+def test_an_id_that_looks_like_a_pattern(plane, job_id):
+    plane.queue(echo(), job_id)
+    status, _, data = plane.node.request("GET", f"{JOBS}/{job_id}", headers={"authorization": f"Bearer {plane.token(job_id)}"})
+    assert status == 200 and json.loads(data)["job"]["job_id"] == job_id
