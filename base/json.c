@@ -48,10 +48,7 @@ struct block {
 	alignas(max_align_t) char p[];
 };
 
-/* The tree that this thread is just making. Its root is what lies in the first block first. */
-static _Thread_local struct {
-	struct block *first, *now;
-} making;
+static _Thread_local struct block *making;     /* the last block of the tree that this thread is just making */
 
 static struct block *block_new(size_t cap)
 {
@@ -75,7 +72,7 @@ static void blocks_free(struct block *b)
 static void *tree_alloc(size_t n)
 {
 	const size_t align = alignof(max_align_t);
-	struct block *b = making.now;
+	struct block *b = making;
 
 	must(b);
 	n = (n + align - 1) / align * align;
@@ -83,8 +80,8 @@ static void *tree_alloc(size_t n)
 		b = block_new(IS_SHARED && n <= BLOCK_MAX / 2 ? BLOCK_MAX : n);
 		if (!b)
 			return NULL;
-		making.now->next = b;
-		making.now = b;
+		making->next = b;
+		making = b;
 	}
 	b->used += n;
 	return b->p + b->used - n;
@@ -103,20 +100,21 @@ static void __attribute__((constructor)) use_our_memory(void)
 	cJSON_InitHooks(&hooks);
 }
 
-/* NULL: no memory. */
+/* The root is what lies in the first block first: json_free finds the blocks by it. NULL: no memory. */
 static cJSON *make_tree(struct slice text)
 {
 	size_t guess = text.n < BLOCK_MAX / BYTES_A_BYTE ? sizeof(cJSON) + text.n * BYTES_A_BYTE : BLOCK_MAX;
+	struct block *first = block_new(guess);
 	cJSON *tree;
 
-	making.first = making.now = block_new(guess);
-	if (!making.first)
+	if (!first)
 		return NULL;
+	making = first;
 	tree = cJSON_ParseWithLengthOpts(text.p, text.n, NULL, 0);
-	must(!tree || (char *)tree == making.first->p);
+	making = NULL;
+	must(!tree || (char *)tree == first->p);
 	if (!tree)
-		blocks_free(making.first);
-	making.first = making.now = NULL;
+		blocks_free(first);
 	return tree;
 }
 

@@ -92,7 +92,8 @@ void mem_expect_whole(void *p, size_t n)
 		(void)madvise((char *)p + (from - (uintptr_t)p), to - from, MADV_HUGEPAGE);
 }
 
-#define ARENAS_MAX	6               /* main's, the writer's, one for the others: few, so that what one thread frees the next can use */
+#define ARENAS_MAX	6               /* few, so that what one thread frees the next can use; enough that a loop seldom waits for the lock
+				* of one that a thread without a processor holds */
 #define MMAP_FROM	(1 << 20)      /* fixed, as the next: glibc would raise both with what it sees, and keep tens of MB; from
 				* here on a block grows by moving pages, below it is copied, at 2.5 ms a MB */
 #define TOP_KEPT	(8 << 20)      /* free at the end of a heap; fresh pages are dear on a virtual machine */

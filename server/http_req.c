@@ -298,11 +298,11 @@ static void drop_taker(struct http_req *hr, bool is_told)
 /* *size: what has come, then what was left over. The connection waits while the taker is full; then no limit of time runs. */
 static enum MHD_Result feed_taker(struct http_req *hr, const char *p, size_t *size)
 {
-	hr->conn->h->has_moved = true;
 	size_t n = *size, taken = 0;
 	struct err e = { 0 };
 	enum errc rc;
 
+	hr->conn->h->has_moved = true;
 	http_set_limit(hr->conn, hr->conn->h->ctx->svc->cfg->http_body_ms);
 	rc = hr->taken + n > hr->q.max_body ? err_set(&e, E_TOO_LARGE, "body: over %zu bytes", hr->q.max_body)
 					    : hr->q.body_ops->take(hr->q.handler_state, p, n, &taken, &e);

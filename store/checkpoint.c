@@ -202,6 +202,8 @@ void checkpoint_between(struct store *s)
 
 void checkpoint_idle(struct store *s)
 {
+	if (atomic_load(&s->ahead.state) == AHEAD_DONE && !is_copied_ahead(s))
+		return;
 	run(s, mode_for(s));
 }
 

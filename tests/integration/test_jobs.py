@@ -443,7 +443,7 @@ def test_creates_that_wait_together(make_plane):
 
 
 def test_creates_whose_clients_do_not_wait(make_plane):
-    """What was begun stands, whoever is there to hear of it; the node goes on."""
+    """They leave at every stage of a create, by an end and by a reset: each stands once or not at all, and the node goes on."""
     plane = make_plane(args=["--loops", "1"])
     for i in range(60):
         w = Wire(plane.node, limit=slow(20))
@@ -453,6 +453,8 @@ def test_creates_whose_clients_do_not_wait(make_plane):
         else:
             w.close()
     assert plane.ended(plane.queue(echo("after")), slow(60))["job"]["state"] == "succeeded"
+    begun = [i for i in range(60) if plane.call("GET", f"{JOBS}/gone{i}", plane.token(f"gone{i}"))[0] == 200]
+    assert plane.ops("?limit=0&audit_limit=0")["usage"]["total_jobs"] == len(begun) + 1
 
 
 @pytest.mark.parametrize("job_id", [":job_id", ":jZ", "*", ":"])
