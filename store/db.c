@@ -3,6 +3,7 @@
  * Called by store.c (open, close), writer.c and query.c. Threads: whoever owns the connection at the time.
  */
 #include "store/store_priv.h"
+#include "store/wal_vfs.h"
 
 #include "base/file.h"
 #include "base/mem.h"
@@ -257,6 +258,8 @@ enum errc db_open(struct db *db, const char *path, const char *vfs, bool is_read
 	*db = (struct db){ 0 };
 	if (!rc && !is_reader)
 		rc = make_file(path, e);
+	if (!rc && !is_reader)
+		rc = wal_vfs(vfs, &vfs, e);
 	if (rc)
 		return rc;
 	src = sqlite3_open_v2(path, &db->h, flags, vfs);

@@ -2,6 +2,8 @@
 #include "tests/support/store_bed.h"
 #include "tests/support/vfs_fault.h"
 
+#include "store/wal_vfs.h"
+
 #include "base/clock.h"
 
 #include <fcntl.h>
@@ -308,6 +310,29 @@ static void test_no_folder(void **state)
 	bed_done(&b);
 }
 
+/* ---- the log's pieces ---- */
+
+/* A commit of 400 pages is a dozen writes, and its own connection reads back what is not in the file yet. */
+static void test_frames_are_written_together(void **state)
+{
+	struct bed b;
+	struct err e;
+
+	(void)state;
+	bed_init(&b, "fault");
+	bed_open(&b);
+	vfs_fault_set(VFS_FAULT_WRITE, 0, 0, false);
+	assert_int_equal(put_run(&b, 1, 400 * 4096, &e), E_OK);
+	assert_in_range(vfs_fault_count(), 400 * 4096 / WAL_PIECE_BYTES, 400 * 4096 / WAL_PIECE_BYTES + 6);
+	assert_true(bed_has(&b, 1));               /* another connection sees it all the same */
+	assert_int_equal(bed_sql(&b, "PRAGMA cache_size = 1", &e), E_OK);
+	assert_int_equal(bed_sql(&b, "UPDATE t SET pad = zeroblob(50000); INSERT INTO t SELECT id + 1, pad FROM t;"
+		"UPDATE t SET pad = CAST('again' AS BLOB) WHERE id = 2; DELETE FROM t WHERE pad <> zeroblob(50000)", &e), E_OK);
+	assert_true(bed_has(&b, 1) && !bed_has(&b, 2));
+	assert_int_equal(bed_sql(&b, "PRAGMA integrity_check", &e), E_OK);
+	bed_done(&b);
+}
+
 /* ---- checkpoints ---- */
 
 static bool is_copied(struct bed *b)
@@ -411,6 +436,7 @@ int main(void)
 		cmocka_unit_test(test_upgrade), cmocka_unit_test(test_refused_versions),
 		cmocka_unit_test(test_damaged_files),
 		cmocka_unit_test(test_no_folder),
+		cmocka_unit_test(test_frames_are_written_together),
 		cmocka_unit_test(test_checkpoint_under_load),
 		cmocka_unit_test(test_checkpoint_beside_the_writer),
 		cmocka_unit_test(test_checkpoint_truncates),

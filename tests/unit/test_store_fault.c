@@ -5,6 +5,8 @@
 #include "tests/support/store_bed.h"
 #include "tests/support/vfs_fault.h"
 
+#include "store/wal_vfs.h"
+
 #include "base/clock.h"
 #include "base/mem.h"
 
@@ -22,7 +24,7 @@
 
 extern char **environ;
 
-enum { BODIES = 3, ROW_BYTES = 8200 };
+enum { BODIES = 3, ROW_BYTES = 200000 };
 
 /* ---- a failing write, at every place ---- */
 
@@ -104,7 +106,7 @@ static void test_write_faults(void **state)
 		bed_init(&b, "fault");
 		while (run_write_fault(&b, &write_faults[i], nth, (int64_t)nth * 10))
 			nth++;
-		assert_true(nth > 2 * BODIES * ROW_BYTES / 4096);      /* it was more than the commit's writes */
+		assert_true(nth > BODIES * ROW_BYTES / WAL_PIECE_BYTES);      /* it was more than the commit's writes */
 		bed_done(&b);
 	}
 }
