@@ -125,36 +125,67 @@ enum errc crypto_base64url(struct slice data, struct buf *out, struct err *e)
 	if (rc)
 		return rc;
 	const uint8_t *p = (const uint8_t *)data.p;
-	uint32_t acc = 0;
-	unsigned bits = 0;
-	size_t at = 0;
+	size_t whole = data.n - rest;
 
-	for (size_t i = 0; i < data.n; i++) {
-		acc = (acc << 8) | p[i];
-		bits += 8;
-		while (bits >= 6) {
-			bits -= 6;
-			to[at++] = alphabet[(acc >> bits) & 63];
-		}
+	for (size_t i = 0; i < whole; i += 3, to += 4) {
+		uint32_t v = (uint32_t)p[i] << 16 | (uint32_t)p[i + 1] << 8 | p[i + 2];
+
+		to[0] = alphabet[v >> 18];
+		to[1] = alphabet[v >> 12 & 63];
+		to[2] = alphabet[v >> 6 & 63];
+		to[3] = alphabet[v & 63];
 	}
-	if (bits > 0)
-		to[at++] = alphabet[(acc << (6 - bits)) & 63];
-	buf_wrote(out, at);
+	if (rest) {
+		uint32_t v = (uint32_t)p[whole] << 16 | (rest == 2 ? (uint32_t)p[whole + 1] << 8 : 0);
+
+		to[0] = alphabet[v >> 18];
+		to[1] = alphabet[v >> 12 & 63];
+		if (rest == 2)
+			to[2] = alphabet[v >> 6 & 63];
+	}
+	buf_wrote(out, len);
 	return E_OK;
 }
 
-/* Value of one character of either alphabet, or -1. */
-static int base64_value(char c)
+/* Of each character of either alphabet its value and this bit; 0: none. */
+#define IS_BASE64 0x40
+#define V(n) (IS_BASE64 | (n))
+static const uint8_t base64_values[256] = {
+	['A'] = V(0), ['B'] = V(1), ['C'] = V(2), ['D'] = V(3), ['E'] = V(4), ['F'] = V(5), ['G'] = V(6), ['H'] = V(7),
+	['I'] = V(8), ['J'] = V(9), ['K'] = V(10), ['L'] = V(11), ['M'] = V(12), ['N'] = V(13), ['O'] = V(14), ['P'] = V(15),
+	['Q'] = V(16), ['R'] = V(17), ['S'] = V(18), ['T'] = V(19), ['U'] = V(20), ['V'] = V(21), ['W'] = V(22), ['X'] = V(23),
+	['Y'] = V(24), ['Z'] = V(25), ['a'] = V(26), ['b'] = V(27), ['c'] = V(28), ['d'] = V(29), ['e'] = V(30), ['f'] = V(31),
+	['g'] = V(32), ['h'] = V(33), ['i'] = V(34), ['j'] = V(35), ['k'] = V(36), ['l'] = V(37), ['m'] = V(38), ['n'] = V(39),
+	['o'] = V(40), ['p'] = V(41), ['q'] = V(42), ['r'] = V(43), ['s'] = V(44), ['t'] = V(45), ['u'] = V(46), ['v'] = V(47),
+	['w'] = V(48), ['x'] = V(49), ['y'] = V(50), ['z'] = V(51), ['0'] = V(52), ['1'] = V(53), ['2'] = V(54), ['3'] = V(55),
+	['4'] = V(56), ['5'] = V(57), ['6'] = V(58), ['7'] = V(59), ['8'] = V(60), ['9'] = V(61), ['-'] = V(62), ['+'] = V(62),
+	['_'] = V(63), ['/'] = V(63),
+};
+#undef V
+
+/* n characters, at most 4, into n * 6 bits from the top of 24; false when one is outside the alphabet. */
+static bool base64_group(const char *text, size_t n, uint32_t *ret)
 {
-	if (c >= 'A' && c <= 'Z')
-		return c - 'A';
-	if (c >= 'a' && c <= 'z')
-		return c - 'a' + 26;
-	if (c >= '0' && c <= '9')
-		return c - '0' + 52;
-	if (c == '-' || c == '+')
-		return 62;
-	return c == '_' || c == '/' ? 63 : -1;
+	uint8_t all = IS_BASE64;
+	uint32_t v = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		uint8_t one = base64_values[(uint8_t)text[i]];
+
+		all &= one;
+		v |= (uint32_t)(one & 63) << (18 - 6 * i);
+	}
+	*ret = v;
+	return all & IS_BASE64;
+}
+
+static enum errc base64_stray(const char *text, struct err *e)
+{
+	size_t i = 0;
+
+	while (base64_values[(uint8_t)text[i]])
+		i++;
+	return err_set(e, E_BAD_REQUEST, "base64: character %zu is outside the alphabet", i);
 }
 
 /* Bits left over in the last character are ignored: what must be unforgeable is compared as text by its caller. */
@@ -175,23 +206,25 @@ enum errc crypto_base64_decode(struct slice text, struct buf *out, struct err *e
 
 	if (rc)
 		return rc;
-	uint32_t acc = 0;
-	unsigned bits = 0;
-	size_t at = 0;
+	size_t whole = n - n % 4, rest = n % 4;
+	char *begin = to;
+	uint32_t v;
 
-	for (size_t i = 0; i < n; i++) {
-		int v = base64_value(text.p[i]);
-
-		if (v < 0)
-			return err_set(e, E_BAD_REQUEST, "base64: character %zu is outside the alphabet", i);
-		acc = (acc << 6) | (uint32_t)v;
-		bits += 6;
-		if (bits >= 8) {
-			bits -= 8;
-			to[at++] = (char)(uint8_t)(acc >> bits);
-		}
+	for (size_t i = 0; i < whole; i += 4, to += 3) {
+		if (!base64_group(text.p + i, 4, &v))
+			return base64_stray(text.p, e);
+		to[0] = (char)(uint8_t)(v >> 16);
+		to[1] = (char)(uint8_t)(v >> 8);
+		to[2] = (char)(uint8_t)v;
 	}
-	buf_wrote(out, at);
+	if (rest) {
+		if (!base64_group(text.p + whole, rest, &v))
+			return base64_stray(text.p, e);
+		*to++ = (char)(uint8_t)(v >> 16);
+		if (rest == 3)
+			*to++ = (char)(uint8_t)(v >> 8);
+	}
+	buf_wrote(out, (size_t)(to - begin));
 	return E_OK;
 }
 

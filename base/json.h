@@ -49,6 +49,8 @@ bool json_find_members(struct slice object, const char *const *keys, struct slic
 /* Decode a raw string token (with its quotes) onto b. E_BAD_JSON if it is none. \u0000 gives a NUL byte, half a surrogate
  * pair U+FFFD. */
 MUST_CHECK enum errc json_unquote(struct slice token, struct buf *b, struct err *e);
+/* The same within the token's own bytes, with a NUL behind it; here \u0000 becomes U+FFFD. NULL: none. The token is gone then. */
+char *json_unquote_in_place(char *token, size_t n);
 
 /* Tree access. Lookups are case-sensitive; with duplicate keys the last wins. NULL in gives NULL out. */
 const struct json *json_get(const struct json *obj, const char *key);

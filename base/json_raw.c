@@ -119,13 +119,13 @@ bool json_find_member(struct slice object, const char *key, struct slice *ret_va
 	return true;
 }
 
-static enum errc add_code(struct buf *b, uint32_t code, struct err *e)
+/* The character in UTF-8; half a pair has no such form. Gives its length, never more than its escape has. */
+static size_t encode(uint32_t code, char c[4])
 {
-	char c[4];
 	size_t n;
 
 	if (code >= 0xD800 && code <= 0xDFFF)
-		code = 0xFFFD; /* half a pair has no UTF-8 form */
+		code = 0xFFFD;
 	if (code < 0x80) {
 		c[0] = (char)code;
 		n = 1;
@@ -141,7 +141,7 @@ static enum errc add_code(struct buf *b, uint32_t code, struct err *e)
 	}
 	for (size_t i = 1; i < n; i++)
 		c[i] = (char)(0x80 | (code >> 6 * (n - 1 - i) & 0x3F));
-	return buf_add(b, c, n, e);
+	return n;
 }
 
 /* s has passed the scanner, so its escapes are whole. */
@@ -161,7 +161,9 @@ static enum errc add_decoded(struct buf *b, struct slice s, struct err *e)
 		size_t n = json_read_escape(s.p, s.p + s.n, &code);
 
 		must(n > 0);
-		rc = add_code(b, code, e);
+		char c[4];
+
+		rc = buf_add(b, c, encode(code, c), e);
 		if (rc)
 			return rc;
 		s = slice_from(s, n);
@@ -181,4 +183,32 @@ enum errc json_unquote(struct slice token, struct buf *b, struct err *e)
 	if (rc)
 		buf_truncate(b, before);
 	return rc;
+}
+
+char *json_unquote_in_place(char *token, size_t n)
+{
+	struct json_scan s = json_scan_of(slice_of(token, n));
+	char *text = token + 1, *to, *end = token + n - 1;
+
+	if (n < 2 || !json_scan_string(&s) || s.p != s.end)
+		return NULL;
+	*end = '\0';
+	to = memchr(text, '\\', n - 2);
+	for (const char *from = to; from && from < end;) {
+		char c[4];
+		uint32_t code;
+		size_t taken = json_read_escape(from, end, &code), k;
+
+		if (taken == 0) {
+			*to++ = *from++;
+			continue;
+		}
+		k = encode(code ? code : 0xFFFD, c);
+		memcpy(to, c, k);
+		to += k;
+		from += taken;
+	}
+	if (to)
+		*to = '\0';
+	return text;
 }

@@ -7,7 +7,6 @@
 #include "base/json_scan.h"
 
 #include <float.h>
-#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,19 +19,24 @@ static void put(struct jw *w, struct slice s)
 		(void)!buf_add_slice(w->b, s, &w->err);
 }
 
-/* The usual string, with nothing to be escaped and room for it: in one go. */
-static bool put_plain(struct jw *w, struct slice s)
+/* The usual string, with nothing to be escaped and room for it, and what stands around it: in one go. */
+static bool put_plain(struct jw *w, bool has_comma, struct slice s, bool has_colon)
 {
 	struct buf *b = w->b;
+	size_t n = s.n + 2 + has_comma + has_colon;
 	char *at;
 
-	if (w->err.code || !s.n || s.n + 2 > b->cap - b->n || s.n + 2 > b->max - b->n || json_plain_run(s.p, s.n) < s.n)
+	if (w->err.code || !s.n || n > b->cap - b->n || n > b->max - b->n || json_plain_run(s.p, s.n) < s.n)
 		return false;
 	at = b->p + b->n;
+	if (has_comma)
+		*at++ = ',';
 	at[0] = '"';
 	memcpy(at + 1, s.p, s.n);
 	at[s.n + 1] = '"';
-	buf_wrote(b, s.n + 2);
+	if (has_colon)
+		at[s.n + 2] = ':';
+	buf_wrote(b, n);
 	return true;
 }
 
@@ -96,7 +100,7 @@ static size_t writable_run(struct slice s)
 
 static void put_quoted(struct jw *w, struct slice s)
 {
-	if (put_plain(w, s))
+	if (put_plain(w, false, s, false))
 		return;
 	put(w, SLICE("\""));
 	while (s.n && w->err.code == E_OK) {
@@ -126,9 +130,13 @@ static bool begin_value(struct jw *w, const char *key)
 		err_set(&w->err, E_INTERNAL, "JSON writer: a second value at the root");
 		return false;
 	}
-	if (w->has_item & bit)
-		put(w, SLICE(","));
+	bool has_comma = w->has_item & bit;
+
 	w->has_item |= bit;
+	if (is_object && !w->indent && put_plain(w, has_comma, slice_str(key), true))
+		return true;
+	if (has_comma)
+		put(w, SLICE(","));
 	if (w->depth)
 		put_line(w);
 	if (is_object) {
@@ -196,10 +204,15 @@ void jw_str(struct jw *w, const char *key, const char *s)
 
 void jw_i64(struct jw *w, const char *key, int64_t v)
 {
-	char text[24];
-	int n = snprintf(text, sizeof(text), "%" PRId64, v);
+	char text[24], *at = text + sizeof(text);
+	uint64_t rest = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
 
-	jw_raw(w, key, slice_of(text, (size_t)n));
+	do
+		*--at = (char)('0' + rest % 10);
+	while (rest /= 10);
+	if (v < 0)
+		*--at = '-';
+	jw_raw(w, key, slice_of(at, (size_t)(text + sizeof(text) - at)));
 }
 
 /* Raise the last digit of "d.ddde-xx" by one, with its carries. False when all are nines (never for a power of two). */

@@ -7,11 +7,9 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "base/jw.h"
-#include "base/mem.h"
-
-#include <math.h>
 
 #define PAYLOAD_MAX ((size_t)64 * 1024) /* four times what a request's headers may hold */
+#define PAYLOAD_DEPTH 32
 #define TTL_MAX_S INT64_C(315360000)    /* ten years */
 
 /* The claims of 1.3 that are copied out; the bits say which kinds need them, in the order in which they are missed. */
@@ -40,9 +38,9 @@ static const struct kind {
 #undef X
 };
 
-static char **claim_slot(struct token_claims *c, const struct claim *which)
+static const char **claim_slot(struct token_claims *c, const struct claim *which)
 {
-	return (char **)(void *)((char *)c + which->offset);
+	return (const char **)(void *)((char *)c + which->offset);
 }
 
 bool token_kind_parse(struct slice name, enum token_kind *ret)
@@ -72,12 +70,8 @@ struct slice token_from_header(struct slice header_value)
 
 void token_claims_done(struct token_claims *c)
 {
-	for (size_t i = 0; i < ARRAY_LEN(claims); i++) {
-		char **slot = claim_slot(c, &claims[i]);
-
-		mem_free(*slot);
-		*slot = NULL;
-	}
+	buf_done(&c->payload);
+	*c = (struct token_claims){ 0 };
 }
 
 static enum errc refuse(struct err *e, enum token_kind kind, const char *why)
@@ -93,11 +87,10 @@ static enum errc sign(struct slice signing_input, struct slice key, struct buf *
 	return crypto_base64url(slice_of((const char *)mac, sizeof(mac)), out, e);
 }
 
-/* Steps 3 to 5: shape, signature (as text, so that only its canonical spelling counts), payload to tree. */
-static enum errc open_payload(struct slice token, enum token_kind kind, struct slice key, struct json **ret, struct err *e)
+/* Steps 3 to 5, but for the JSON: shape, signature (as text, so that only its canonical spelling counts), payload. */
+static enum errc open_payload(struct slice token, enum token_kind kind, struct slice key, struct buf *ret, struct err *e)
 {
 	AUTO_BUF expected = BUF_MAX(64);
-	AUTO_BUF text = BUF_MAX(PAYLOAD_MAX);
 	ptrdiff_t first = slice_find_char(token, '.');
 	ptrdiff_t second = first < 0 ? -1 : slice_find_char(slice_from(token, (size_t)first + 1), '.');
 
@@ -115,50 +108,67 @@ static enum errc open_payload(struct slice token, enum token_kind kind, struct s
 		return rc;
 	if (!crypto_equal(signature, buf_slice(&expected)))
 		return refuse(e, kind, "invalid");
-	rc = crypto_base64_decode(payload, &text, e);
-	if (rc == E_OK)
-		rc = json_parse(buf_slice(&text), (struct json_limits){ .max_bytes = PAYLOAD_MAX, .max_depth = 32 }, ret, e);
-	if (rc && rc != E_NO_MEMORY)
+	rc = crypto_base64_decode(payload, ret, e);
+	return rc && rc != E_NO_MEMORY ? refuse(e, kind, "invalid") : rc;
+}
+
+/* What a payload is looked into for: the claims in their order, then these. Values are raw, as json_find_members gives them. */
+enum { OF_SCOPE = ARRAY_LEN(claims), OF_EXP, OF_DEADLINE, OF__COUNT };
+
+/* One walk: it checks the text as well. A payload that is JSON but no object has no scope. */
+static enum errc read_payload(struct slice text, enum token_kind kind, struct slice ret[OF__COUNT], struct err *e)
+{
+	const char *keys[OF__COUNT] = { [OF_SCOPE] = "scope", [OF_EXP] = "exp", [OF_DEADLINE] = "deadline_at" };
+	const struct json_limits lim = { .max_bytes = PAYLOAD_MAX, .max_depth = PAYLOAD_DEPTH };
+
+	for (size_t i = 0; i < ARRAY_LEN(claims); i++)
+		keys[i] = claims[i].name;
+	if (json_find_members(text, keys, ret, OF__COUNT))
+		return E_OK;
+	if (json_check(text, lim, e) || slice_eq(slice_trim(text), SLICE("null")))
 		return refuse(e, kind, "invalid");
-	return rc;
+	return refuse(e, kind, "scope_denied");
+}
+
+static bool is_string(struct slice raw)
+{
+	return raw.n && raw.p[0] == '"';
+}
+
+/* Ends a string of the payload, in place; NULL when it is none. */
+static const char *string_in(struct buf *payload, struct slice raw)
+{
+	return is_string(raw) ? json_unquote_in_place(payload->p + (raw.p - payload->p), raw.n) : NULL;
 }
 
 /* Steps 6 to 8. Only a number counts as exp, only RFC 3339 as deadline_at (1.5 allows both). */
-static enum errc check_scope_and_time(const struct json *payload, enum token_kind kind, int64_t now_s, double *ret_exp,
-	struct err *e)
+static enum errc check_scope_and_time(struct buf *payload, const struct slice v[OF__COUNT], enum token_kind kind, int64_t now_s,
+	double *ret_exp, struct err *e)
 {
-	const struct json *exp, *scope = json_is_object(payload) ? json_get(payload, "scope") : NULL;
+	const char *scope = string_in(payload, v[OF_SCOPE]), *deadline;
+	double exp_s = 0;
 	int64_t deadline_ms;
 
-	if (!json_is_string(scope) || !slice_eq(json_slice(scope), slice_str(kinds[kind].scope)))
+	if (!scope || strcmp(scope, kinds[kind].scope) != 0)
 		return refuse(e, kind, "scope_denied");
-	exp = json_get(payload, "exp");
-	double exp_s = json_is_number(exp) ? json_num(exp, 0) : 0;
-
-	if (!isfinite(exp_s) || exp_s == 0 || exp_s < (double)now_s)
+	if (!slice_to_f64(v[OF_EXP], &exp_s) || exp_s == 0 || exp_s < (double)now_s)
 		return refuse(e, kind, "expired");
-	if (!clock_parse_iso(json_slice(json_get(payload, "deadline_at")), &deadline_ms) || deadline_ms < now_s * 1000)
+	deadline = string_in(payload, v[OF_DEADLINE]);
+	if (!deadline || !clock_parse_iso(slice_str(deadline), &deadline_ms) || deadline_ms < now_s * 1000)
 		return refuse(e, kind, "expired");
 	*ret_exp = exp_s;
 	return E_OK;
 }
 
-/* Steps 9 to 13, and a copy of every claim that is there. Values stay untrimmed: " a " equals nothing later. */
-static enum errc copy_claims(const struct json *payload, enum token_kind kind, struct token_claims *out, struct err *e)
+/* Steps 9 to 13, and every claim that is there. Values stay untrimmed: " a " equals nothing later. */
+static enum errc take_claims(const struct slice v[OF__COUNT], enum token_kind kind, struct token_claims *c, struct err *e)
 {
 	for (size_t i = 0; i < ARRAY_LEN(claims); i++) {
-		const struct json *v = json_get(payload, claims[i].name);
-		bool is_blank = !json_is_string(v) || slice_is_empty(slice_trim_js(json_slice(v)));
+		const char *text = string_in(&c->payload, v[i]);
 
-		if (is_blank && (claims[i].needed_by & (1u << kind)))
+		if ((claims[i].needed_by & (1u << kind)) && slice_is_empty(slice_trim_js(slice_str(text))))
 			return err_set(e, E_UNAUTHORIZED, "%s is required", claims[i].name);
-		if (!json_is_string(v))
-			continue;
-		char *copy = slice_dup(json_slice(v));
-
-		if (!copy)
-			return err_set(e, E_NO_MEMORY, "no memory");
-		*claim_slot(out, &claims[i]) = copy;
+		*claim_slot(c, &claims[i]) = text;
 	}
 	return E_OK;
 }
@@ -166,9 +176,8 @@ static enum errc copy_claims(const struct json *payload, enum token_kind kind, s
 enum errc token_verify(struct slice token, enum token_kind kind, struct slice secret, int64_t now_wall_ms,
 	struct token_claims *ret, struct err *e)
 {
-	CLEANUP(token_claims_done) struct token_claims found = { 0 };
-	AUTO_JSON payload = NULL;
-	struct slice key = slice_trim_js(secret);
+	CLEANUP(token_claims_done) struct token_claims found = { .payload = BUF_MAX(PAYLOAD_MAX) };
+	struct slice key = slice_trim_js(secret), values[OF__COUNT];
 	int64_t now_s = now_wall_ms / 1000;
 	double exp_s = 0;
 
@@ -177,16 +186,14 @@ enum errc token_verify(struct slice token, enum token_kind kind, struct slice se
 		return err_set(e, E_UNAUTHORIZED, "self_hosted_invocation_secret is required");
 	if (slice_is_empty(token))
 		return err_set(e, E_UNAUTHORIZED, "token is required");
-	enum errc rc = open_payload(token, kind, key, &payload, e);
+	enum errc rc = open_payload(token, kind, key, &found.payload, e);
 
-	if (rc)
-		return rc;
-	if (json_is_null(payload))
-		return refuse(e, kind, "invalid");
-	rc = check_scope_and_time(payload, kind, now_s, &exp_s, e);
-	if (rc)
-		return rc;
-	rc = copy_claims(payload, kind, &found, e);
+	if (!rc)
+		rc = read_payload(buf_slice(&found.payload), kind, values, e);
+	if (!rc)
+		rc = check_scope_and_time(&found.payload, values, kind, now_s, &exp_s, e);
+	if (!rc)
+		rc = take_claims(values, kind, &found, e);
 	if (rc)
 		return rc;
 	found.exp_s = exp_s < 9e15 ? (int64_t)exp_s : INT64_C(9000000000000000);

@@ -21,9 +21,10 @@ enum token_kind {
 	TOKEN__COUNT
 };
 
-struct token_claims {                 /* NULL where absent; heap strings, token_claims_done frees */
-	char *node_id, *job_id, *request_id, *model, *schema_version, *job_type, *operation;
+struct token_claims {                 /* NULL where absent; borrowed from payload, which token_claims_done frees */
+	const char *node_id, *job_id, *request_id, *model, *schema_version, *job_type, *operation;
 	int64_t exp_s;
+	struct buf payload;
 };
 
 bool token_kind_parse(struct slice name, enum token_kind *ret) MUST_CHECK;

@@ -9,6 +9,7 @@
 #ifndef MSWARM_JOBS_JOB_H
 #define MSWARM_JOBS_JOB_H
 
+#include "base/token.h"
 #include "jobs/artifact.h"
 #include "jobs/capabilities.h"
 #include "jobs/events.h"
@@ -41,7 +42,7 @@ struct job_ask {
 	struct store_job job;
 	enum job_wish wish;
 	int64_t key;                    /* not 0: this job, and no token is compared */
-	char *job_id, *request_id, *schema_version, *job_type;  /* of the token */
+	struct token_claims claims;
 	struct job_row found;           /* afterwards */
 	bool is_stop_wanted;            /* it runs: its process is to be stopped */
 };

@@ -11,7 +11,9 @@ static bool is_same(const char *a, const char *b)
 
 static enum errc check_token(const struct job_ask *a, const struct job_row *j, struct err *e)
 {
-	if (a->key || (is_same(a->request_id, j->request_id) && is_same(a->schema_version, j->schema_version) && is_same(a->job_type, j->job_type)))
+	const struct token_claims *c = &a->claims;
+
+	if (a->key || (is_same(c->request_id, j->request_id) && is_same(c->schema_version, j->schema_version) && is_same(c->job_type, j->job_type)))
 		return E_OK;
 	if (a->wish == JOB_WISH_CANCEL_DIRECT)
 		return err_set(e, E_BAD_REQUEST, "generic cancellation token does not match the active request");
@@ -79,8 +81,8 @@ static enum errc find(struct store_tx *t, const struct job_ask *a, struct job_ro
 	if (a->key)
 		return jobs_get_tx(t, a->key, ret, e);
 	if (a->wish != JOB_WISH_CANCEL_DIRECT)
-		return jobs_find_tx(t, slice_str(a->job_id), ret, e);
-	rc = jobs_find_direct_tx(t, slice_str(a->job_id), ret, e);
+		return jobs_find_tx(t, slice_str(a->claims.job_id), ret, e);
+	rc = jobs_find_direct_tx(t, slice_str(a->claims.job_id), ret, e);
 	return rc == E_JOB_NOT_FOUND ? err_set(e, E_JOB_NOT_RUNNING, "Generic job is not running on this node") : rc;
 }
 
@@ -111,11 +113,6 @@ void job_ask_init(struct job_ask *a, enum job_wish wish)
 
 void job_ask_done(struct job_ask *a)
 {
-	char **texts[] = { &a->job_id, &a->request_id, &a->schema_version, &a->job_type };
-
-	for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
-		mem_free(*texts[i]);
-		*texts[i] = NULL;
-	}
+	token_claims_done(&a->claims);
 	job_row_done(&a->found);
 }

@@ -53,11 +53,7 @@ static enum errc ask(struct req *q, enum job_wish wish, struct err *e)
 	job_ask_init(&c->ask, wish);
 	c->q = q;
 	c->ctx = q->ctx;
-	c->ask.job_id = TAKE(claims.job_id);
-	c->ask.request_id = TAKE(claims.request_id);
-	c->ask.schema_version = TAKE(claims.schema_version);
-	c->ask.job_type = TAKE(claims.job_type);
-	token_claims_done(&claims);
+	c->ask.claims = claims;
 	c->ask.job.loop = q->ctx->loop;
 	c->ask.job.done.fn = on_asked;
 	rc = store_submit(q->ctx->svc->store, &c->ask.job, e);

@@ -111,11 +111,7 @@ enum errc route_generic_run_cancel(struct req *q, struct reply *rep, struct err 
 		return rc;
 	}
 	c->q = q;
-	c->ask.job_id = TAKE(claims.job_id);
-	c->ask.request_id = TAKE(claims.request_id);
-	c->ask.schema_version = TAKE(claims.schema_version);
-	c->ask.job_type = TAKE(claims.job_type);
-	token_claims_done(&claims);
+	c->ask.claims = claims;
 	rc = cancel_submit(c, e);
 	if (!rc)
 		reply_later(q, c, on_cancel_gone);

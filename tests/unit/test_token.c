@@ -178,6 +178,60 @@ static void test_claims(void **state)
 	assert_null(c.operation);
 }
 
+/* Any payload under the right signature: what is checked in which order, and what a claim may look like. */
+static void test_payloads(void **state)
+{
+#define TIMES "\"exp\":9999999999,\"deadline_at\":\"2099-01-01T00:00:00Z\""
+#define SCOPE "\"scope\":\"self_hosted.generic_job.ops.read\""
+	static const struct { const char *payload, *error, *node_id; } rows[] = {
+		{ "{\"node_id\":\"n\"," SCOPE "," TIMES "}", NULL, "n" },
+		{ "\xef\xbb\xbf {\"node_id\" : \"n\" ,\n" SCOPE "," TIMES "} ", NULL, "n" },
+		{ "{\"node_id\":\"a\\u00e4\\n\\ud83d\\ude00\\ud83d-\\u0000.\"," SCOPE "," TIMES "}", NULL,
+			"a\xc3\xa4\n\xf0\x9f\x98\x80\xef\xbf\xbd-\xef\xbf\xbd." },
+		{ "{\"node_id\":\"n\\\\\"," SCOPE "," TIMES "}", NULL, "n\\" },
+		{ "{\"node_id\":1,\"node_id\":\"last\"," SCOPE "," TIMES "}", NULL, "last" },
+		{ "{\"node_id\":\"n\",\"scope\":\"self\\u005fhosted.generic_job.ops.read\",\"exp\":1e10,\"deadline_at\":\"2099-01-01T00:00:00Z\"}", NULL, "n" },
+		{ "{\"node_id\":\"first\",\"node_id\":1," SCOPE "," TIMES "}", "node_id is required", NULL },
+		{ "{\"node_id\":\" \\t\"," SCOPE "," TIMES "}", "node_id is required", NULL },
+		{ "{" SCOPE "," TIMES "}", "node_id is required", NULL },
+		{ "{" SCOPE ",\"exp\":\"9999999999\",\"deadline_at\":\"2099-01-01T00:00:00Z\"}", "self_hosted_generic_job_ops_token_expired", NULL },
+		{ "{" SCOPE ",\"exp\":1e999,\"deadline_at\":\"2099-01-01T00:00:00Z\"}", "self_hosted_generic_job_ops_token_expired", NULL },
+		{ "{" SCOPE ",\"exp\":9999999999,\"deadline_at\":4102444800}", "self_hosted_generic_job_ops_token_expired", NULL },
+		{ "{" SCOPE ",\"exp\":9999999999}", "self_hosted_generic_job_ops_token_expired", NULL },
+		{ "{\"scope\":[\"self_hosted.generic_job.ops.read\"]," TIMES "}", "self_hosted_generic_job_ops_token_scope_denied", NULL },
+		{ "{}", "self_hosted_generic_job_ops_token_scope_denied", NULL },
+		{ "[" SCOPE "]", "self_hosted_generic_job_ops_token_invalid", NULL },
+		{ "[1]", "self_hosted_generic_job_ops_token_scope_denied", NULL },
+		{ " \"x\"", "self_hosted_generic_job_ops_token_scope_denied", NULL },
+		{ " null\n", "self_hosted_generic_job_ops_token_invalid", NULL },
+		{ "{\"node_id\":\"n\"," SCOPE "," TIMES "}}", "self_hosted_generic_job_ops_token_invalid", NULL },
+		{ "{\"node_id\":\"n\"," SCOPE "," TIMES, "self_hosted_generic_job_ops_token_invalid", NULL },
+		{ "{\"node_id\":\"\x01\"," SCOPE "," TIMES "}", "self_hosted_generic_job_ops_token_invalid", NULL },
+		{ "", "self_hosted_generic_job_ops_token_invalid", NULL },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		CLEANUP(token_claims_done) struct token_claims c = { 0 };
+		AUTO_BUF token = BUF_MAX(4096);
+		uint8_t mac[SHA256_LEN];
+		struct err e = { 0 };
+
+		assert_int_equal(buf_add_str(&token, "e30.", &e), E_OK);
+		assert_int_equal(crypto_base64url(slice_str(rows[i].payload), &token, &e), E_OK);
+		crypto_hmac_sha256(SECRET, buf_slice(&token), mac);
+		assert_int_equal(buf_add_str(&token, ".", &e), E_OK);
+		assert_int_equal(crypto_base64url(slice_of((const char *)mac, sizeof(mac)), &token, &e), E_OK);
+		assert_int_equal(token_verify(buf_slice(&token), TOKEN_OPS, SECRET, NOW_MS, &c, &e), rows[i].error ? E_UNAUTHORIZED : E_OK);
+		if (rows[i].error)
+			assert_string_equal(e.what, rows[i].error);
+		else
+			assert_string_equal(c.node_id, rows[i].node_id);
+	}
+#undef SCOPE
+#undef TIMES
+}
+
 static void test_mint_refusals(void **state)
 {
 	const struct { size_t unset; enum token_kind kind; const char *text; } rows[] = {
@@ -269,6 +323,7 @@ int main(void)
 		cmocka_unit_test(test_mint_bytes),
 		cmocka_unit_test(test_mint_and_verify),
 		cmocka_unit_test(test_claims),
+		cmocka_unit_test(test_payloads),
 		cmocka_unit_test(test_mint_refusals),
 		cmocka_unit_test(test_forgeries),
 		cmocka_unit_test(test_no_memory),
