@@ -12,14 +12,18 @@
 #include <ftw.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define READ_STEP ((size_t)64 * 1024)
 #define TEMP_TAG_LEN 8
+#define LOCK_CHILD_MS 2000
+#define LOCK_STEP_MS 10
 
 void fd_auto_close(int *fd)
 {
@@ -291,6 +295,32 @@ static int64_t lock_holder(int fd)
 	return pid;
 }
 
+static bool is_dead(int64_t pid)
+{
+	return pid && kill((pid_t)pid, 0) < 0 && errno == ESRCH;
+}
+
+/*
+ * A lock is held by every process that has its descriptor. One that was just being started when its parent was killed has it until
+ * its exec closes it: it is waited for, a moment only, as nobody that we know of holds the lock.
+ */
+static enum errc take_lock(int fd, const char *path, struct err *e)
+{
+	static const struct timespec step = { .tv_nsec = LOCK_STEP_MS * 1000000 };
+
+	for (int waited_ms = 0; flock(fd, LOCK_EX | LOCK_NB) != 0; waited_ms += LOCK_STEP_MS) {
+		int64_t holder;
+
+		if (errno != EWOULDBLOCK)
+			return err_set_os(e, E_IO, errno, "%s: cannot lock", path);
+		holder = lock_holder(fd);
+		if (waited_ms >= LOCK_CHILD_MS || !is_dead(holder))
+			return err_set(e, E_CONFLICT, "%s: held by process %" PRId64, path, holder);
+		(void)nanosleep(&step, NULL);
+	}
+	return E_OK;
+}
+
 enum errc file_lock(const char *path, int *ret_fd, struct err *e)
 {
 	AUTO_FD fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -298,11 +328,10 @@ enum errc file_lock(const char *path, int *ret_fd, struct err *e)
 
 	if (fd < 0)
 		return err_set_os(e, E_IO, errno, "%s: cannot open", path);
-	if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
-		if (errno == EWOULDBLOCK)
-			return err_set(e, E_CONFLICT, "%s: held by process %" PRId64, path, lock_holder(fd));
-		return err_set_os(e, E_IO, errno, "%s: cannot lock", path);
-	}
+	enum errc rc = take_lock(fd, path, e);
+
+	if (rc)
+		return rc;
 	int n = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
 
 	if (ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)n, 0) != n)

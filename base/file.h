@@ -19,7 +19,7 @@ MUST_CHECK enum errc file_create(const char *path, struct slice content, mode_t 
 /* mkdir -p; the last folder gets 0700, and is refused (E_FORBIDDEN) when another user owns it. */
 MUST_CHECK enum errc file_make_private_dir(const char *path, struct err *e);
 /* Lock path (made 0600 when absent) for this process until the fd is closed; holder's pid is written into it.
- * E_CONFLICT names the pid that holds it. */
+ * E_CONFLICT names the pid that holds it. May wait two seconds for a child that a killed holder left. */
 MUST_CHECK enum errc file_lock(const char *path, int *ret_fd, struct err *e);
 bool file_exists(const char *path);
 /* A folder and all below it, links not followed, on one filesystem; what cannot be removed stays. */

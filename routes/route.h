@@ -53,6 +53,7 @@ struct loop_ctx {
 	struct models_cache models;        /* server/app.c ends it with models_cache_done */
 	struct svc *svc;
 	unsigned index;
+	atomic_int_fast64_t connections;   /* of clients, open on this loop; read by all */
 };
 
 enum drain_mode { DRAIN_OFF, DRAIN_ON, DRAIN_ALL };

@@ -20,7 +20,7 @@
 
 #include <sys/resource.h>
 
-#define APP_LOOPS_MAX 16
+#define APP_LOOPS_MAX HTTP_DAEMONS_MAX
 
 /* What wakes main; bits of struct app.events. */
 enum app_event { APP_BROKEN = 1, APP_QUIESCED = 2, APP_LOOPS_ENDED = 4, APP_INVENTORY = 8, APP_GATEWAY_ENDED = 16 };

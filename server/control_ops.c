@@ -66,6 +66,7 @@ static void loops_json(struct svc *svc, struct jw *w)
 
 		jw_obj(w, NULL);
 		jw_str(w, "name", loop_name(svc->loops[i].loop));
+		jw_i64(w, "connections", atomic_load(&svc->loops[i].connections));
 		jw_i64(w, "turns", atomic_load(&st->turns));
 		jw_i64(w, "stall_max_us", atomic_load(&st->stall_max_us));
 		jw_i64(w, "stall_5ms_count", atomic_load(&st->stall_5ms_count));

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 
@@ -65,7 +66,9 @@ static bool source_run(void *arg)
 	h->is_due = h->has_moved = false;
 	h->taken = h->begun = 0;
 	h->run_mono_ms = loop_now_ms(h->ctx->loop);
+	h->run_mono_us = clock_mono_us();
 	MHD_run(h->daemon);
+	http_accept_run_done(h);
 	http_look_at_ended(h);
 	return true;
 }
@@ -79,7 +82,7 @@ static int64_t source_timeout(void *arg)
 
 static enum errc start_daemon(struct http *h, const struct http_opts *o, struct err *e)
 {
-	unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
+	unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | MHD_USE_NO_LISTEN_SOCKET;
 	struct MHD_OptionItem tls[] = {
 		{ MHD_OPTION_HTTPS_MEM_CERT, 0, o->shared->tls_cert_pem },
 		{ MHD_OPTION_HTTPS_MEM_KEY, 0, o->shared->tls_key_pem },
@@ -91,8 +94,7 @@ static enum errc start_daemon(struct http *h, const struct http_opts *o, struct 
 		flags |= MHD_USE_TLS;
 	h->daemon = MHD_start_daemon(flags, 0, NULL, NULL, http_on_access, h,
 		MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL,
-		MHD_OPTION_LISTEN_SOCKET, o->listen_fd,
-		MHD_OPTION_CONNECTION_LIMIT, (unsigned)(o->shared->max_connections + 64),
+		MHD_OPTION_CONNECTION_LIMIT, UINT_MAX, /* http_accept.c keeps it, for all daemons together */
 		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_POOL_BYTES,
 		MHD_OPTION_CONNECTION_TIMEOUT, 0u,
 		MHD_OPTION_NOTIFY_CONNECTION, http_on_connection, h,
@@ -138,6 +140,9 @@ enum errc http_new(const struct http_opts *o, struct http **ret, struct err *e)
 			     .timeout_ms = source_timeout, .arg = h }, e);
 	if (rc)
 		goto fail;
+	rc = http_accept_start(h, o->listen_fd, e);
+	if (rc)
+		goto fail;
 	*ret = h;
 	return E_OK;
 fail:
@@ -147,14 +152,7 @@ fail:
 
 void http_quiesce(struct http *h)
 {
-	MHD_socket fd;
-
-	if (h->is_quiesced)
-		return;
-	h->is_quiesced = true;
-	fd = MHD_quiesce_daemon(h->daemon);
-	(void)fd;
-	h->is_due = true;
+	http_accept_stop(h);
 }
 
 size_t http_requests_open(const struct http *h)
@@ -201,7 +199,9 @@ void http_free(struct http *h)
 {
 	if (!h)
 		return;
+	http_accept_free(h);
 	if (h->daemon) {
+		http_accept_stop(h);
 		http_end_all(h);
 		MHD_run(h->daemon);
 		loop_watch_del(h->ctx->loop, h->watch);

@@ -1,6 +1,6 @@
 /*
- * The only door to libmicrohttpd: one daemon per loop, in external-epoll mode, all on the one listening socket that
- * main made. Turns connections into struct req and replies into its calls; keeps every time limit itself.
+ * The only door to libmicrohttpd: one daemon per loop, in external-epoll mode; the loops share the one listening socket
+ * that main made. Turns connections into struct req and replies into its calls; keeps every time limit itself.
  *
  * Obeys design.md 5.1-5.11. Threads: http_new and http_free on main while the loop does not run; the rest on the loop,
  * unless it says otherwise.
@@ -15,6 +15,8 @@
 struct http;
 struct http_peers;
 
+#define HTTP_DAEMONS_MAX 16
+
 /* Shared by all daemons of the node. */
 struct http_shared {
 	atomic_int_fast64_t connections;      /* open now */
@@ -23,6 +25,9 @@ struct http_shared {
 	uint64_t max_connections;
 	struct http_peers *peers;             /* open connections of each peer that is not loopback */
 	char *tls_cert_pem, *tls_key_pem;     /* NULL: plain HTTP */
+	struct http *daemons[HTTP_DAEMONS_MAX];       /* by http_new, before the loops run */
+	unsigned daemon_count;
+	atomic_int_fast64_t said_mono_ms;     /* that connections cannot be accepted; 0: never */
 };
 
 struct http_ops {

@@ -287,6 +287,7 @@ static void conn_open(struct http *h, struct MHD_Connection *mhd, void **socket_
 	int64_t open_now = atomic_fetch_add(&h->shared->connections, 1) + 1;
 	struct err e = { 0 };
 
+	atomic_fetch_add(&h->ctx->connections, 1);
 	*socket_context = c;
 	if (!c)
 		return;
@@ -307,6 +308,7 @@ static void conn_open(struct http *h, struct MHD_Connection *mhd, void **socket_
 static void conn_close(struct http *h, struct MHD_Connection *mhd, struct http_conn *c)
 {
 	atomic_fetch_sub(&h->shared->connections, 1);
+	atomic_fetch_sub(&h->ctx->connections, 1);
 	if (!c)
 		return;
 	peer_close(c, mhd);

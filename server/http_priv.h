@@ -17,6 +17,7 @@
 #define HTTP_LARGE_BLOCK	(64 * 1024)
 #define HTTP_DIRECT_BLOCK	(16 * 1024)        /* largest chunk of a stream sent without libmicrohttpd */
 #define HTTP_A_RUN		32                 /* requests taken on, and answers begun, in one run of libmicrohttpd: a millisecond's work */
+#define HTTP_RUN_US		2000               /* after so long a run takes on and begins nothing new: the work may be dearer, or the machine slow */
 #define HTTP_ADDRESS_MAX	46                 /* INET6_ADDRSTRLEN */
 #define HTTP_WAIT_MS		10                 /* a request that has waited so long is suspended; most answers come sooner */
 #define HTTP_WAITING_MAX	64                 /* of a loop: each is called at each run */
@@ -85,10 +86,27 @@ struct http {
 	char *direct_block;            /* HTTP_DIRECT_BLOCK and room for a frame */
 	unsigned waiting;              /* requests with is_waiting */
 	int64_t run_mono_ms;           /* when libmicrohttpd ran last */
+	int64_t run_mono_us;           /* the same, for HTTP_RUN_US */
 	unsigned taken, begun;         /* in that run: of HTTP_A_RUN */
 	bool has_moved;                /* in that run: it may go on at once. What only reads, or waits for its answer, does not */
-	bool is_due, is_quiesced;
+	bool is_due;
+
+	/* http_accept.c */
+	int listen_fd;
+	loop_watch_id listen_watch;
+	struct loop_timer listen_again;
+	atomic_int_fast64_t coming;    /* connections that are accepted for this loop and have not begun; read by all loops */
+	int64_t added;                 /* of coming: known to libmicrohttpd */
+	_Atomic(struct http_accepted *) given; /* by other loops; a stack */
+	atomic_bool is_given_posted;
+	struct loop_msg given_msg;
 };
+
+/* http_accept.c */
+MUST_CHECK enum errc http_accept_start(struct http *h, int listen_fd, struct err *e);
+void http_accept_stop(struct http *h);
+void http_accept_run_done(struct http *h);     /* after libmicrohttpd ran: what was added has begun */
+void http_accept_free(struct http *h);         /* main, the loop does not run */
 
 /* http_conn.c */
 void http_on_connection(void *cls, struct MHD_Connection *mhd, void **socket_context, enum MHD_ConnectionNotificationCode code);

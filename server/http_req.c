@@ -379,12 +379,14 @@ static enum MHD_Result run(struct http_req *hr)
 
 /*
  * A run of libmicrohttpd deals with all that is ready. So that a hundred requests at once do not make one long turn, those
- * beyond a number are left as they are: they are asked for again at the next run, which follows at once.
+ * beyond a number, or after a time, are left as they are: they are asked for again at the next run, which follows at once.
  */
 static bool is_left(struct http *h, unsigned *count)
 {
-	if ((*count)++ < HTTP_A_RUN)
+	if (*count == 0 || (*count < HTTP_A_RUN && clock_mono_us() - h->run_mono_us < HTTP_RUN_US)) {
+		++*count;
 		return false;
+	}
 	h->has_moved = true;
 	return true;
 }

@@ -1,5 +1,7 @@
 """Thousands of idle connections: the node still answers, and each costs little. MSWARM_FULL=1: ten thousand."""
+import json
 import os
+import pathlib
 import re
 import resource
 import socket
@@ -43,6 +45,11 @@ def connect(node, count):
         s.connect((node.host, node.port))
         out.append(s)
     return out
+
+
+def cpu_of(node):
+    fields = pathlib.Path(f"/proc/{node.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def check_answers(node):
@@ -108,6 +115,61 @@ def test_connections_over_the_limit_get_503(make_node, upstream):
     wait_until(lambda: node.request("POST", CHAT, chat_body(), limit=slow(5))[0] == 200, slow(10), "room again")
     for s in sockets:
         s.close()
+
+
+def loops_of(node):
+    return json.loads(node.cli("node", "status", "--json").stdout)["running"]["loops"]
+
+
+def test_a_burst_of_connections_is_spread_over_the_loops(make_node, upstream):
+    """Whoever accepts: each goes to the loop with the fewest, also when others left one loop alone."""
+    node = make_node(upstream, loops=3)
+    wait_until(lambda: sum(v["connections"] for v in loops_of(node)) == 0, slow(10), "the first clients to be gone")
+    sockets = connect(node, 90)
+    wait_until(lambda: sum(v["connections"] for v in loops_of(node)) == 90, slow(10), "the connections")
+    counts = [v["connections"] for v in loops_of(node)]
+    assert max(counts) - min(counts) <= 12, counts             # two loops may choose the same third at once
+    for s in sockets:                                          # and each is served where it is
+        s.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    for s in sockets:
+        assert s.recv(65536).startswith(b"HTTP/1.1 200")
+        s.close()
+    wait_until(lambda: sum(v["connections"] for v in loops_of(node)) == 0, slow(10), "their end")
+
+
+def test_far_more_connections_than_the_limit(make_node, upstream):
+    """64 are told so, the others wait until there is room; nobody is dropped."""
+    node = make_node(upstream, max_connections=40)
+    sockets = connect(node, 300)
+    wait_until(lambda: sum(v["connections"] for v in loops_of(node)) >= 104, slow(10), "as many as it takes")
+    for s in sockets:
+        s.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    statuses = []
+    for s in sockets:
+        s.settimeout(slow(20))
+        statuses.append(s.recv(65536)[:12])
+        s.close()
+    assert set(statuses) <= {b"HTTP/1.1 200", b"HTTP/1.1 503"} and b"HTTP/1.1 200" in statuses, statuses
+
+
+def test_no_descriptor_for_a_connection(make_node, upstream):
+    """Said once, no loop spins, and those that wait are served when there are descriptors again."""
+    node = make_node(upstream, is_stall_checked=False)
+    soft, hard = resource.prlimit(node.pid, resource.RLIMIT_NOFILE)
+    used = len(os.listdir(f"/proc/{node.pid}/fd"))
+    resource.prlimit(node.pid, resource.RLIMIT_NOFILE, (used + 4, hard))
+    sockets = connect(node, 20)
+    wait_until(lambda: "http.not_accepting" in node.log(), slow(10), "the refusal")
+    before = cpu_of(node)
+    time.sleep(1)                                              # lint: wait_until; what it does meanwhile is the question
+    assert cpu_of(node) - before < slow(0.3)
+    resource.prlimit(node.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    for s in sockets:
+        s.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    for s in sockets:
+        assert s.recv(65536).startswith(b"HTTP/1.1 200")
+        s.close()
+    assert node.log().count("http.not_accepting") == 1
 
 
 def test_idle_connections_end_after_their_time(make_node, upstream):

@@ -10,6 +10,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -264,6 +265,39 @@ static void test_lock(void **state)
 	assert_int_equal(mode_of(at("lock")), 0600);
 }
 
+/* The holder is killed while it starts a child: the child has the lock until its exec. A living holder's is refused at once. */
+static void test_lock_left_to_a_child(void **state)
+{
+	AUTO_FD got = -1;
+	struct err e = { 0 };
+	int ready[2], status;
+	char byte;
+
+	(void)state;
+	assert_int_equal(pipe(ready), 0);
+	pid_t holder = fork();
+
+	if (holder == 0) {
+		int fd = -1;
+
+		if (file_lock(at("lock"), &fd, &e))
+			_exit(1);
+		if (fork() == 0) {
+			(void)usleep(300000);
+			_exit(0);
+		}
+		(void)!write(ready[1], "x", 1);
+		(void)pause();
+	}
+	assert_true(holder > 0);
+	assert_int_equal(read(ready[0], &byte, 1), 1);
+	assert_int_equal(file_lock(at("lock"), &got, &e), E_CONFLICT);
+	assert_int_equal(kill(holder, SIGKILL), 0);
+	assert_int_equal(waitpid(holder, &status, 0), holder);
+	assert_int_equal(file_lock(at("lock"), &got, &e), E_OK);
+	assert_int_equal(close(ready[0]) | close(ready[1]), 0);
+}
+
 static void test_paths(void **state)
 {
 	const struct { const char *path, *home, *want; } homes[] = {
@@ -331,6 +365,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_write_through_link, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_make_dir, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lock, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_lock_left_to_a_child, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_paths, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_memory, setup, teardown),
 	};
