@@ -313,8 +313,8 @@ def reads(*uris, tenant=None, **more):
     return job
 
 
-def work_of(plane):
-    found = list((plane.node.state_dir / "artifacts" / "@work").glob("*"))
+def work_of(plane, attempt="*"):
+    found = list((plane.node.state_dir / "artifacts" / "@work").glob(f"*-{attempt}"))
     return found[0] if found else None
 
 
@@ -455,7 +455,7 @@ def test_what_a_stopped_job_has_done_is_kept(plane):
     assert s["job"]["state"] == "cancelled" and [a["size_bytes"] for a in s["artifacts"]] == [4]
     # tried again: those of the new attempt stand in their place
     assert plane.ask(job_id, "retry")[0] == 202
-    work = wait_until(lambda: work_of(plane), slow(20), "its directory")
+    work = wait_until(lambda: work_of(plane, 2), slow(20), "the directory of its second attempt")
     wait_until(lambda: plane.state(job_id) == "running", slow(20), "it runs")
     (work / "outputs" / "o").write_bytes(b"whole")
     assert plane.ended(job_id, slow(30))["artifacts"][0]["sha256"] == sha(b"whole") and file(plane, "GET", job_id, "o")[2] == b"whole"
