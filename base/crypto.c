@@ -163,20 +163,14 @@ static const uint8_t base64_values[256] = {
 };
 #undef V
 
-/* n characters, at most 4, into n * 6 bits from the top of 24; false when one is outside the alphabet. */
-static bool base64_group(const char *text, size_t n, uint32_t *ret)
+/* Four characters into 24 bits; false when one is outside the alphabet. */
+static bool base64_group(const char *text, uint32_t *ret)
 {
-	uint8_t all = IS_BASE64;
-	uint32_t v = 0;
+	const uint8_t *at = (const uint8_t *)text;
+	uint8_t a = base64_values[at[0]], b = base64_values[at[1]], c = base64_values[at[2]], d = base64_values[at[3]];
 
-	for (size_t i = 0; i < n; i++) {
-		uint8_t one = base64_values[(uint8_t)text[i]];
-
-		all &= one;
-		v |= (uint32_t)(one & 63) << (18 - 6 * i);
-	}
-	*ret = v;
-	return all & IS_BASE64;
+	*ret = (uint32_t)(a & 63) << 18 | (uint32_t)(b & 63) << 12 | (uint32_t)(c & 63) << 6 | (d & 63);
+	return a & b & c & d & IS_BASE64;
 }
 
 static enum errc base64_stray(const char *text, struct err *e)
@@ -211,14 +205,17 @@ enum errc crypto_base64_decode(struct slice text, struct buf *out, struct err *e
 	uint32_t v;
 
 	for (size_t i = 0; i < whole; i += 4, to += 3) {
-		if (!base64_group(text.p + i, 4, &v))
+		if (!base64_group(text.p + i, &v))
 			return base64_stray(text.p, e);
 		to[0] = (char)(uint8_t)(v >> 16);
 		to[1] = (char)(uint8_t)(v >> 8);
 		to[2] = (char)(uint8_t)v;
 	}
 	if (rest) {
-		if (!base64_group(text.p + whole, rest, &v))
+		char last[4] = { 'A', 'A', 'A', 'A' };
+
+		memcpy(last, text.p + whole, rest);
+		if (!base64_group(last, &v))
 			return base64_stray(text.p, e);
 		*to++ = (char)(uint8_t)(v >> 16);
 		if (rest == 3)

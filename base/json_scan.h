@@ -7,6 +7,8 @@
 
 #include "base/json.h"
 
+#include <endian.h>
+
 #define JSON_DEPTH_MAX 1000     /* cJSON's own limit: it recurses */
 #define JSON_LONG_NUMBER 63     /* cJSON as released reads no number that has more characters (Debian's patched one does) */
 
@@ -40,21 +42,35 @@ bool json_scan_value(struct json_scan *s);   /* one value, blanks in front of it
  * Half a pair gives its own code, D800 to DFFF. */
 size_t json_read_escape(const char *p, const char *end, uint32_t *ret_code);
 
+/*
+ * Eight bytes at once: the top bit of each that is the quote, the backslash, below 0x20 or above 0x7F. Above the lowest of them bits
+ * may be set without cause (a borrow), below it none is.
+ */
+static inline uint64_t json_odd_bytes(const char *p)
+{
+	const uint64_t ones = UINT64_C(0x0101010101010101), tops = UINT64_C(0x8080808080808080);
+	uint64_t w;
+
+	memcpy(&w, p, sizeof(w));
+	w = le64toh(w);
+	return (((w ^ (ones * '"')) - ones) | ((w ^ (ones * '\\')) - ones) | (w - ones * 0x20) | w) & tops;
+}
+
 /* How many bytes at p may stand in a JSON string as they are: ASCII without controls, quote and backslash. */
 static inline size_t json_plain_run(const char *p, size_t n)
 {
-	const uint64_t ones = UINT64_C(0x0101010101010101), tops = UINT64_C(0x8080808080808080);
 	size_t i = 0;
 
-	/* eight at a time: the top bit of a byte is set when it is the quote, the backslash, below 0x20 or above 0x7F */
 	for (; i + 8 <= n; i += 8) {
-		uint64_t w;
+		uint64_t odd = json_odd_bytes(p + i);
 
-		memcpy(&w, p + i, sizeof(w));
-		uint64_t quote = w ^ (ones * '"'), slash = w ^ (ones * '\\');
+		if (odd)
+			return i + (size_t)__builtin_ctzll(odd) / 8;
+	}
+	if (i < n && n >= 8) {         /* the last eight, some of them again */
+		uint64_t odd = json_odd_bytes(p + n - 8);
 
-		if (((quote - ones) | (slash - ones) | (w - ones * 0x20) | w) & tops)
-			break;
+		return odd ? n - 8 + (size_t)__builtin_ctzll(odd) / 8 : n;
 	}
 	for (; i < n; i++) {
 		unsigned char c = (unsigned char)p[i];
