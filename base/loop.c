@@ -16,6 +16,8 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #define EVENTS_A_TURN	64           /* 64 relayed chunks are about 1 ms of work */
@@ -285,14 +287,34 @@ static int64_t run_delay_ns(struct loop *l)
 	return second ? strtoll(second + 1, NULL, 10) : 0;
 }
 
-/* Begin of a turn. The reading costs 2 us, so it is taken at most once a millisecond: what is subtracted from a turn
+static struct loop_reading read_meter(struct loop *l, int64_t now_us)
+{
+	struct timespec cpu = { 0 };
+	struct rusage use = { 0 };
+
+	(void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu);
+	(void)getrusage(RUSAGE_THREAD, &use);
+	return (struct loop_reading){ .at_us = now_us, .delay_ns = run_delay_ns(l), .sleeps = use.ru_nvcsw,
+				      .cpu_ns = (int64_t)cpu.tv_sec * 1000000000 + cpu.tv_nsec };
+}
+
+/* Begin of a turn. The reading costs 3 us, so it is taken at most once a millisecond: what is subtracted from a turn
  * is too large by less than that. */
 static void meter_begin(struct loop *l, int64_t now_us)
 {
-	if (now_us - l->delay_read_us < 1000)
-		return;
-	l->delay_read_us = now_us;
-	l->delay_ns = run_delay_ns(l);
+	if (now_us - l->reading.at_us >= 1000)
+		l->reading = read_meter(l, now_us);
+}
+
+/*
+ * A turn less what its thread waited for a processor. Where it never gave one up itself, it cannot have taken longer than it had one:
+ * the rest is the hypervisor's, which no count of waiting holds.
+ */
+static int64_t own_time_us(int64_t turn_us, const struct loop_reading *from, const struct loop_reading *to)
+{
+	int64_t own_us = turn_us - (to->delay_ns - from->delay_ns) / 1000, had_us = (to->cpu_ns - from->cpu_ns) / 1000;
+
+	return to->sleeps == from->sleeps && had_us < own_us ? had_us : own_us;
 }
 
 static void set_if_more(atomic_int_fast64_t *max, int64_t v)
@@ -322,11 +344,10 @@ static void meter_end(struct loop *l, int64_t begin_us, int64_t now_us)
 	count(&l->stats.turns);
 	set_if_more(&l->stats.turn_max_us, turn_us);
 	if (turn_us > 1000) {
-		int64_t delay_ns = run_delay_ns(l);
+		struct loop_reading now = read_meter(l, now_us);
 
-		own_us -= (delay_ns - l->delay_ns) / 1000;
-		l->delay_ns = delay_ns;
-		l->delay_read_us = now_us;
+		own_us = own_time_us(turn_us, &l->reading, &now);
+		l->reading = now;
 	}
 	set_if_more(&l->stats.stall_max_us, own_us);
 	if (own_us > STALL_US)

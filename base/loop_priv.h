@@ -42,7 +42,12 @@ struct loop {
 	struct loop_source sources[8];
 	size_t source_count;
 
-	int64_t delay_ns, delay_read_us;     /* last reading of the run delay, and when */
+	struct loop_reading {                /* of what the kernel knows of this thread */
+		int64_t at_us;
+		int64_t delay_ns;            /* waited for a processor */
+		int64_t cpu_ns;              /* had one */
+		long sleeps;                 /* gave it up */
+	} reading;
 	struct loop_stats stats;             /* any thread reads */
 };
 

@@ -549,6 +549,39 @@ static void test_stall_is_seen(void **state)
 	loop_free(l);
 }
 
+static int64_t self_cpu_us(void)
+{
+	struct timespec t;
+
+	assert_int_equal(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t), 0);
+	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+static void on_working_turn(struct loop_msg *m)
+{
+	int64_t from = self_cpu_us();
+
+	(void)m;
+	while (self_cpu_us() - from < 8000)
+		;
+}
+
+/* All that it had of a processor counts, whatever the machine did meanwhile. */
+static void test_work_is_a_stall(void **state)
+{
+	struct loop *l = new_loop();
+	struct loop_msg m = { .fn = on_working_turn };
+	const struct loop_stats *s = loop_stats(l);
+
+	(void)state;
+	loop_post(l, &m);
+	loop_stop(l);
+	loop_run(l);
+	assert_int_equal(atomic_load(&s->stall_5ms_count), 1);
+	assert_in_range(atomic_load(&s->stall_max_us), 7000, atomic_load(&s->turn_max_us));
+	loop_free(l);
+}
+
 static atomic_bool rival_may_end;
 
 static void pin_to_first_cpu(void)
@@ -631,6 +664,7 @@ int main(void)
 		cmocka_unit_test(test_stop_after_post),
 		cmocka_unit_test(test_sources),
 		cmocka_unit_test(test_stall_is_seen),
+		cmocka_unit_test(test_work_is_a_stall),
 		cmocka_unit_test(test_waiting_for_cpu_is_no_stall),
 	};
 
