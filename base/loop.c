@@ -24,6 +24,9 @@
 #define EVENTS_A_LOOK	8            /* events between two looks at the clock */
 #define LETTERS_A_ROUND	16
 #define TURN_BUDGET_US	1000
+#define READ_EVERY_US	300          /* the stall meter */
+#define LONG_US		500          /* a turn that is looked at */
+#define SLEEP_US	5            /* a wait that is shorter found its events there */
 #define STALL_US	5000         /* design.md 7: no request holds a loop longer */
 #define WATCHES_MAX	(1u << 20)
 #define MAIL_EVENT	UINT64_C(0)  /* no watch has this id */
@@ -298,23 +301,30 @@ static struct loop_reading read_meter(struct loop *l, int64_t now_us)
 				      .cpu_ns = (int64_t)cpu.tv_sec * 1000000000 + cpu.tv_nsec };
 }
 
-/* Begin of a turn. The reading costs 3 us, so it is taken at most once a millisecond: what is subtracted from a turn
- * is too large by less than that. */
+/*
+ * Begin of a turn. A reading costs up to 2 us, so it is not taken for each: what is subtracted from a turn, and what it is said to
+ * have had of a processor, are too large by less than READ_EVERY_US.
+ */
 static void meter_begin(struct loop *l, int64_t now_us)
 {
-	if (now_us - l->reading.at_us >= 1000)
-		l->reading = read_meter(l, now_us);
+	l->waits += now_us - l->turn_end_us >= SLEEP_US;
+	if (now_us - l->reading.at_us < READ_EVERY_US)
+		return;
+	l->reading = read_meter(l, now_us);
+	l->waits = 0;
 }
 
 /*
  * A turn less what its thread waited for a processor. Where it never gave one up itself, it cannot have taken longer than it had one:
  * the rest is the hypervisor's, which no count of waiting holds.
  */
-static int64_t own_time_us(int64_t turn_us, const struct loop_reading *from, const struct loop_reading *to)
+static int64_t own_time_us(const struct loop *l, int64_t turn_us, const struct loop_reading *now)
 {
-	int64_t own_us = turn_us - (to->delay_ns - from->delay_ns) / 1000, had_us = (to->cpu_ns - from->cpu_ns) / 1000;
+	const struct loop_reading *from = &l->reading;
+	int64_t own_us = turn_us - (now->delay_ns - from->delay_ns) / 1000, had_us = (now->cpu_ns - from->cpu_ns) / 1000;
+	bool has_slept = now->sleeps - from->sleeps > l->waits;
 
-	return to->sleeps == from->sleeps && had_us < own_us ? had_us : own_us;
+	return !has_slept && had_us < own_us ? had_us : own_us;
 }
 
 static void set_if_more(atomic_int_fast64_t *max, int64_t v)
@@ -343,11 +353,13 @@ static void meter_end(struct loop *l, int64_t begin_us, int64_t now_us)
 
 	count(&l->stats.turns);
 	set_if_more(&l->stats.turn_max_us, turn_us);
-	if (turn_us > 1000) {
+	l->turn_end_us = now_us;
+	if (turn_us > LONG_US) {
 		struct loop_reading now = read_meter(l, now_us);
 
-		own_us = own_time_us(turn_us, &l->reading, &now);
+		own_us = own_time_us(l, turn_us, &now);
 		l->reading = now;
+		l->waits = 0;
 	}
 	set_if_more(&l->stats.stall_max_us, own_us);
 	if (own_us > STALL_US)
@@ -388,7 +400,8 @@ void loop_run(struct loop *l)
 	l->is_running = true;
 	loop_self = l;
 	if (l->sched_fd >= 0)
-		close(l->sched_fd); /* of the thread that ran it before */
+		close(l->sched_fd); /* of the thread that ran it before, as the last reading is */
+	l->reading.at_us = 0;
 	l->sched_fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
 	for (;;) {
 		int64_t begin_us = clock_mono_us(), now_us;

@@ -48,6 +48,8 @@ struct loop {
 		int64_t cpu_ns;              /* had one */
 		long sleeps;                 /* gave it up */
 	} reading;
+	int64_t turn_end_us;
+	long waits;                          /* since the reading, that were long enough to be a sleep */
 	struct loop_stats stats;             /* any thread reads */
 };
 

@@ -111,6 +111,11 @@ static const struct command *find(int argc, char **argv, int *ret_words)
 	return NULL;
 }
 
+static bool is_asking_for_help(const char *word)
+{
+	return word && (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0);
+}
+
 static int run_unknown(int argc, char **argv)
 {
 	char full[128];
@@ -119,6 +124,8 @@ static int run_unknown(int argc, char **argv)
 		print_unknown("", argv[1], argv[1]);
 		return 1;
 	}
+	if (is_asking_for_help(argv[2]))
+		return cli_help_about(argv[1]);
 	if (argc == 2) { /* "node" alone is help, as in the reference */
 		struct cli help = { 0 };
 
@@ -182,7 +189,7 @@ int cli_main(int argc, char **argv)
 	if (c.has_scrubbed)
 		fputs("warning: a key among the arguments can be seen by every user of this machine, and stays in the shell's history;\n"
 		      "hand it over in MSWARM_API_KEY or on standard input\n", stderr);
-	code = c.command->run(&c);
+	code = cli_has_flag(&c, "--help") || cli_has_flag(&c, "-h") ? cli_help_about(c.command->words) : c.command->run(&c);
 	struct str_list args = { .v = c.args, .n = c.arg_count };
 
 	str_list_done(&args);

@@ -50,6 +50,8 @@ struct cli_option {
 MUST_CHECK enum errc cli_load(struct cli *c, const struct cli_option *options, const char **words, size_t max_words, size_t *ret_n,
 	struct err *e);
 
+/* What help says of one command ("job run"), or of all that begin with a word ("job"); exit code. */
+int cli_help_about(const char *words);
 /* Given as a word of its own: for commands whose text does not depend on where it goes. Before cli_load. */
 bool cli_has_flag(const struct cli *c, const char *flag);
 

@@ -3,15 +3,32 @@
 
 #include <stdio.h>
 
+static void print_command(const struct command *row, const char *before)
+{
+	printf("%s%s%s%s\n      %s\n", before, row->words, *row->args ? " " : "", row->args, row->help);
+}
+
 static void print_commands(enum command_state state)
 {
+	for (size_t i = 0; i < command_count; i++)
+		if (command_table[i].state == state)
+			print_command(&command_table[i], "  ");
+}
+
+int cli_help_about(const char *words)
+{
+	size_t n = strlen(words);
+
 	for (size_t i = 0; i < command_count; i++) {
 		const struct command *row = &command_table[i];
+		bool is_meant = strncmp(row->words, words, n) == 0 && (row->words[n] == '\0' || row->words[n] == ' ');
 
-		if (row->state != state)
-			continue;
-		printf("  %s%s%s\n      %s\n", row->words, *row->args ? " " : "", row->args, row->help);
+		if (is_meant && row->state == COMMAND_ALIAS && !row->words[n])
+			return cli_help_about(row->help);      /* the name of the command itself */
+		if (is_meant && row->state == COMMAND_READY)
+			print_command(row, "Usage: mswarm ");
 	}
+	return cli_print(SLICE("\n\"mswarm help\" has all commands, and the flags that all of them take.\n"));
 }
 
 static void print_short(enum command_state state)
