@@ -296,8 +296,11 @@ static void on_prepared(struct loop_msg *m)
 		return;
 	}
 	if (r->pool_rc) {
+		/* No room for its inputs: it may be of their size, so others are not held up, and it is told which number was passed. */
+		bool is_told = r->pool_rc == E_NO_SPACE;
+
 		log_event(LOG_ERROR, "job.start_failed", "job=%s %s", r->job_id, log_err(&r->pool_err, text, sizeof(text)));
-		run_fail(r, "runner_error", "the job could not be started on this node");
+		run_fail(r, "runner_error", is_told ? r->pool_err.what : "the job could not be started on this node");
 		return;
 	}
 	r->is_child = true;

@@ -501,6 +501,10 @@ def test_a_quota(make_plane):
         body = body if isinstance(body, dict) else json.loads(body)
         assert status == 507 and body["code"] == body["error"] == "insufficient_storage" and "2097152" in body["message"], body
     wait_until(lambda: len(files_on_disk(plane)) == 1, slow(10), "nothing half-written")
+    job_id = plane.queue(reads(*["artifact://local/j1/a"] * 3))
+    s = plane.ended(job_id, slow(20))
+    assert s["job"]["state"] == "failed" and "2097152" in s["job"]["result"]["error"]["message"], s["job"]["result"]
+    wait_until(lambda: work_of(plane) is None, slow(10), "what was placed is removed")
     assert file(plane, "DELETE", "j1", "a")[0] == 204
     assert upload(plane, "j1", "b", noise(MIB))[0] == 201, "there is room again"
 

@@ -504,6 +504,12 @@ def test_help_and_mistakes(idle):
         assert heading in text.stdout
     for words in (["--help"], ["-h"], ["node"], ["node", "help"], ["node", "--help"]):
         assert idle.cli(*words).stdout == text.stdout and idle.cli(*words).returncode == 0
+    for words in (["job", "run", "--help"], ["job", "run", "-h"], ["job", "run", "--job-file", "x", "--help"]):
+        done = idle.cli(*words)
+        assert done.returncode == 0 and done.stdout.startswith("Usage: mswarm job run --job-file F") and done.stdout.count("Usage:") == 1, done
+    assert idle.cli("install", "--help").stdout == idle.cli("node", "install", "--help").stdout, "an alias has the text of its command"
+    group = idle.cli("keys", "--help")
+    assert group.returncode == 0 and [line.split()[3] for line in group.stdout.splitlines() if line.startswith("Usage:")] == ["add", "list", "revoke"]
     done = idle.cli("srve")
     assert (done.returncode, done.stdout) == (1, text.stdout)
     assert done.stderr.splitlines() == ["Unknown command: srve", "Did you mean: mswarm serve"]
