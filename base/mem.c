@@ -6,7 +6,6 @@
 
 #include <malloc.h>
 #include <stdatomic.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -17,7 +16,7 @@ static atomic_uint_fast64_t mem_fail_nth; /* 0 = none fails */
 static atomic_bool mem_is_sticky;
 
 /* Count one allocation; true when it is one that has to fail. */
-static bool must_refuse(void)
+bool mem_test_refuses(void)
 {
 	if (!atomic_load_explicit(&mem_is_counting, memory_order_relaxed))
 		return false;
@@ -28,21 +27,21 @@ static bool must_refuse(void)
 
 void *mem_alloc(size_t n)
 {
-	return must_refuse() ? NULL : malloc(n ? n : 1);
+	return mem_test_refuses() ? NULL : malloc(n ? n : 1);
 }
 
 void *mem_calloc(size_t count, size_t size)
 {
 	size_t n;
 
-	if (must_refuse() || __builtin_mul_overflow(count, size, &n))
+	if (mem_test_refuses() || __builtin_mul_overflow(count, size, &n))
 		return NULL;
 	return calloc(1, n ? n : 1);
 }
 
 void *mem_realloc(void *p, size_t n)
 {
-	return must_refuse() ? NULL : realloc(p, n ? n : 1);
+	return mem_test_refuses() ? NULL : realloc(p, n ? n : 1);
 }
 
 void mem_free(void *p)

@@ -9,6 +9,7 @@
 
 #include "base/attr.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 void *mem_alloc(size_t n) MUST_CHECK;
@@ -39,5 +40,6 @@ void mem_trim(void);
 /* Tests: the nth allocation from now fails (1 = the next), and every one after it when sticky; 0 switches off. */
 void mem_test_fail_at(uint64_t nth, int sticky);
 uint64_t mem_test_count(void);                            /* allocations since the last mem_test_fail_at */
+bool mem_test_refuses(void);                              /* counts as one: for who hands out blocks that it keeps */
 
 #endif

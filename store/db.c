@@ -1,5 +1,5 @@
 /*
- * One SQLite connection: the allocator hook, opening with its pragmas, migrations, and the translation of result codes.
+ * One SQLite connection: opening with its pragmas, migrations, and the translation of result codes.
  * Called by store.c (open, close), writer.c and query.c. Threads: whoever owns the connection at the time.
  */
 #include "store/store_priv.h"
@@ -14,73 +14,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* ---- SQLite allocates through base/mem. It wants to know the size of a block, so each carries it in front. ---- */
-
-enum { MEM_HEAD = 16 };        /* keeps the alignment of what mem_alloc gives */
-
-static void *hook_alloc(int n)
-{
-	char *p = mem_alloc((size_t)n + MEM_HEAD);
-
-	if (!p)
-		return NULL;
-	memcpy(p, &n, sizeof(n));
-	return p + MEM_HEAD;
-}
-
-static void hook_free(void *p)
-{
-	if (p)
-		mem_free((char *)p - MEM_HEAD);
-}
-
-static void *hook_realloc(void *old, int n)
-{
-	char *p = mem_realloc((char *)old - MEM_HEAD, (size_t)n + MEM_HEAD);
-
-	if (!p)
-		return NULL;
-	memcpy(p, &n, sizeof(n));
-	return p + MEM_HEAD;
-}
-
-static int hook_size(void *p)
-{
-	int n = 0;
-
-	if (p)
-		memcpy(&n, (char *)p - MEM_HEAD, sizeof(n));
-	return n;
-}
-
-static int hook_roundup(int n)
-{
-	return (n + 7) & ~7;
-}
-
-static int hook_init(void *arg)
-{
-	(void)arg;
-	return SQLITE_OK;
-}
-
-static void hook_shutdown(void *arg)
-{
-	(void)arg;
-}
-
-static const sqlite3_mem_methods mem_hooks = {
-	.xMalloc = hook_alloc, .xFree = hook_free, .xRealloc = hook_realloc, .xSize = hook_size,
-	.xRoundup = hook_roundup, .xInit = hook_init, .xShutdown = hook_shutdown,
-};
-
 /* SQLite's settings are the process's, so is the fact that they were made. */
 static pthread_once_t db_once = PTHREAD_ONCE_INIT;
 static int db_init_rc;
 
 static void init_once(void)
 {
-	db_init_rc = sqlite3_config(SQLITE_CONFIG_MALLOC, &mem_hooks);
+	db_init_rc = sqlite3_config(SQLITE_CONFIG_MALLOC, &db_mem_hooks);
 	/* The statistics would take one lock of the whole process for each allocation. */
 	if (db_init_rc == SQLITE_OK)
 		db_init_rc = sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);

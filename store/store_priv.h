@@ -42,6 +42,10 @@ struct db {
 	int last_rc;               /* the extended code that db_err saw last */
 };
 
+/* db_mem.c: the allocator; and its blocks that this thread keeps until it drops them. */
+extern const sqlite3_mem_methods db_mem_hooks;
+void db_mem_keep(void);
+void db_mem_drop(void);
 /* Set SQLite's allocator and start it, once for the process; db_open does so too. E_INTERNAL: somebody started SQLite before. */
 MUST_CHECK enum errc db_init(struct err *e);
 MUST_CHECK enum errc db_open(struct db *db, const char *path, const char *vfs, bool is_reader, struct err *e);

@@ -417,6 +417,7 @@ void writer_main(void *arg)
 	bool is_stopping = false, may_wait = true;
 
 	thread_must_be(THREAD_STORE);
+	db_mem_keep();
 	for (;;) {
 		struct store_job *jobs;
 
@@ -438,4 +439,5 @@ void writer_main(void *arg)
 	checkpoint_end(s);
 	if (store_state(s) == STORE_OK)
 		checkpoint_last(s);
+	db_mem_drop();
 }
