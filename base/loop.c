@@ -23,9 +23,9 @@
 #define EVENTS_A_TURN	64           /* 64 relayed chunks are about 1 ms of work */
 #define EVENTS_A_LOOK	8            /* events between two looks at the clock */
 #define LETTERS_A_ROUND	16
-#define TURN_BUDGET_US	1000
+#define TURN_BUDGET_US	700          /* and the round that it is in: a millisecond */
 #define READ_EVERY_US	300          /* the stall meter */
-#define LONG_US		500          /* a turn that is looked at */
+#define LONG_US		900          /* a turn that is looked at */
 #define SLEEP_US	5            /* a wait that is shorter found its events there */
 #define STALL_US	5000         /* design.md 7: no request holds a loop longer */
 #define WATCHES_MAX	(1u << 20)
