@@ -106,6 +106,19 @@ void mem_init(void)
 	mallopt(M_TRIM_THRESHOLD, TOP_KEPT);
 }
 
+#define RESERVE_STEP	(MMAP_FROM - (64 << 10))
+
+void mem_reserve(size_t n)
+{
+	void *volatile block[TOP_KEPT / RESERVE_STEP] = { NULL };
+	size_t count = 0;
+
+	while (count < ARRAY_LEN(block) && count * RESERVE_STEP < n && (block[count] = malloc(RESERVE_STEP)))
+		count++;
+	while (count)                  /* the last first: each becomes part of the end */
+		free(block[--count]);
+}
+
 void mem_trim_begin(void)
 {
 	mallopt(M_TRIM_THRESHOLD, TOP_KEPT_TRIM);

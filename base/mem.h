@@ -29,6 +29,11 @@ void mem_wipe(void *p, size_t n);                         /* not optimised away 
  * faults. Each takes milliseconds to come: not on a loop. Smaller blocks stay as they are. */
 void mem_expect_whole(void *p, size_t n);
 /*
+ * Room for n bytes (8 MB at most) at the end of this thread's heap, none of them touched. Without it glibc asks the kernel for each few
+ * KB that the heap grows, and every time all who meet a fresh page wait for the lock of the whole address space.
+ */
+void mem_reserve(size_t n);
+/*
  * Free heap pages go back to the system in three steps: mem_trim_begin, then mem_trim_thread on every thread that had
  * much to do, then mem_trim, which walks the heaps for some milliseconds.
  */

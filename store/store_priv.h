@@ -133,6 +133,7 @@ struct store {
 	int wal_done;              /* wal_pages when a checkpoint was last tried */
 	int wal_high;              /* the log file's length in pages: it is reused, not shortened, until a TRUNCATE */
 	int64_t tight_mono_ms;     /* when the disk is looked at again */
+	bool has_load_heap;        /* writer.c */
 	bool is_checkpoint_due;    /* something was written since the last checkpoint */
 	bool is_checkpoint_failing; /* said in the log already */
 	int64_t idle_mono_ms;      /* when a checkpoint is due if nothing else comes */

@@ -14,10 +14,14 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/mem.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <unistd.h>
+
+#define LOAD_JOBS 4              /* taken at once: from here on there is much to write */
+#define LOAD_HEAP_BYTES (5 << 20) /* SQLite's cache of pages, and what it works with */
 
 /* Prepared at open: undoing must not need memory. */
 static const char sql_begin[] = "BEGIN IMMEDIATE";
@@ -394,6 +398,10 @@ static struct store_job *take_queued(struct store *s, bool *ret_is_stopping)
 		n++;
 	}
 	atomic_fetch_sub(&s->queued, n);
+	if (n >= LOAD_JOBS && !s->has_load_heap) {
+		mem_reserve(LOAD_HEAP_BYTES);
+		s->has_load_heap = true;
+	}
 	atomic_store(&s->busy_since_mono_ms, jobs ? clock_mono_ms() : 0);
 	return jobs;
 }
