@@ -2,6 +2,8 @@
 #include "base/clock.h"
 #include "jobs/job.h"
 
+#define DETAILS_BYTES 512          /* room for those of a usual job */
+
 enum errc job_audit(struct store_tx *t, const struct job_row *j, enum audit_action action, int64_t now_wall_ms, struct slice details, struct err *e)
 {
 	struct audit_row a = { .job_key = j->key, .wall_ms = now_wall_ms, .action = action, .details = details };
@@ -74,8 +76,13 @@ static enum errc create(struct store_tx *t, struct store_job *job, struct err *e
 
 void job_create_init(struct job_create *c)
 {
+	char *ignored;
+
 	*c = (struct job_create){ .details = BUF_MAX(64u << 10), .job = { .name = "job.create", .body = create },
 				  .wanted = { .state = JOB_QUEUED, .last_event_type = -1, .progress_percent = -1 } };
+	/* Here, where it is freed as well: a block of the writer's heap would have the loop wait for that heap's lock. Without memory it
+	 * grows there after all. */
+	(void)!buf_reserve(&c->details, DETAILS_BYTES, &ignored, NULL);
 }
 
 void job_create_done(struct job_create *c)

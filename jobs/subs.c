@@ -43,15 +43,15 @@ void subs_add(struct subs *s, struct sub *v)
 	MUTEX_SCOPE(&s->mu);
 	struct sub **at = bucket_of(s, v->job_key);
 
-	v->is_posted = false;
+	atomic_store(&v->is_posted, false);
 	v->next = *at;
 	*at = v;
 }
 
-void subs_taken(struct subs *s, struct sub *v)
+/* An exchange, as in mark(): who found a letter on its way has changed what it tells of before, and that is seen from here on. */
+void subs_taken(struct sub *v)
 {
-	MUTEX_SCOPE(&s->mu);
-	v->is_posted = false;
+	(void)atomic_exchange(&v->is_posted, false);
 }
 
 bool subs_remove(struct subs *s, struct sub *v)
@@ -63,7 +63,7 @@ bool subs_remove(struct subs *s, struct sub *v)
 		*at = v->next;
 		break;
 	}
-	return v->is_posted;
+	return atomic_load(&v->is_posted);
 }
 
 /* Marks the next ones of this job that have no letter on its way; how many. Once marked they live until it arrives. */
@@ -76,10 +76,8 @@ static size_t mark(struct subs *s, int64_t key, struct sub *told[TOLD_AT_ONCE])
 		if (key != SUBS_ALL && &s->buckets[i] != bucket_of(s, key))
 			continue;
 		for (struct sub *v = s->buckets[i]; v && n < TOLD_AT_ONCE; v = v->next) {
-			if (v->is_posted || (key != SUBS_ALL && v->job_key != key))
-				continue;
-			v->is_posted = true;
-			told[n++] = v;
+			if ((key == SUBS_ALL || v->job_key == key) && !atomic_exchange(&v->is_posted, true))
+				told[n++] = v;
 		}
 	}
 	return n;

@@ -218,7 +218,7 @@ static void on_changed(struct loop_msg *m)
 	struct sub *v = CONTAINER_OF(m, struct sub, msg);
 	struct follow *f = CONTAINER_OF(v, struct follow, sub);
 
-	subs_taken(f->ctx->svc->subs, v);
+	subs_taken(v);
 	if (f->is_dead)
 		follow_free(f);
 	else

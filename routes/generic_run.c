@@ -210,7 +210,7 @@ static void on_changed(struct loop_msg *m)
 	struct sub *sub = CONTAINER_OF(m, struct sub, msg);
 	struct waiter *v = CONTAINER_OF(sub, struct waiter, sub);
 
-	subs_taken(v->ctx->svc->subs, sub);
+	subs_taken(sub);
 	if (v->q)
 		look(v);
 	else
