@@ -15,6 +15,7 @@
 #include "server/nodeid.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
@@ -36,6 +37,29 @@ static void add_unless_ignored(sigset_t *set, int number)
 
 	if (sigaction(number, NULL, &now) == 0 && now.sa_handler != SIG_IGN)
 		sigaddset(set, number);
+}
+
+static uint64_t files_wanted(const struct config *cfg)
+{
+	return 2 * (uint64_t)cfg->max_connections + NOFILE_RESERVE;
+}
+
+/*
+ * The kernel doubles a process's table of descriptors when it is full, and once there are threads, whoever opens the next one sleeps
+ * for that until every processor has been seen idle: 10 to 30 ms. Now there is one thread, and the table never shrinks.
+ */
+static void size_file_table(int any_fd, uint64_t count)
+{
+	struct rlimit now;
+	int last;
+
+	if (getrlimit(RLIMIT_NOFILE, &now))
+		return;
+	if (count > now.rlim_cur)
+		count = now.rlim_cur;
+	last = fcntl(any_fd, F_DUPFD_CLOEXEC, (int)count - 1);
+	if (last >= 0)
+		(void)close(last);
 }
 
 static enum errc open_process(struct app *a, struct err *e)
@@ -63,6 +87,7 @@ static enum errc open_process(struct app *a, struct err *e)
 	a->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (a->signal_fd < 0 || a->wake_fd < 0)
 		return err_set_os(e, E_IO, errno, "cannot watch signals");
+	size_file_table(a->wake_fd, files_wanted(a->cfg));
 	rc = crypto_init(e);
 	if (rc == E_OK)
 		rc = httpc_global_init(e);

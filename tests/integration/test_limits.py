@@ -152,6 +152,21 @@ def test_far_more_connections_than_the_limit(make_node, upstream):
     assert set(statuses) <= {b"HTTP/1.1 200", b"HTTP/1.1 503"} and b"HTTP/1.1 200" in statuses, statuses
 
 
+def test_the_table_of_descriptors_is_there_from_the_start(make_node, upstream):
+    """A table that grows while threads run puts whoever opens the next descriptor to sleep, for 10 to 30 ms."""
+    def size():
+        return int(re.search(r"FDSize:\s+(\d+)", pathlib.Path(f"/proc/{node.pid}/status").read_text())[1])
+
+    node = make_node(upstream, max_connections=300)
+    before = size()
+    assert before >= 600                                       # one for the client and one for the runner
+    sockets = connect(node, 290)
+    check_answers(node)
+    assert size() == before
+    for s in sockets:
+        s.close()
+
+
 def test_no_descriptor_for_a_connection(make_node, upstream):
     """Said once, no loop spins, and those that wait are served when there are descriptors again."""
     node = make_node(upstream, is_stall_checked=False)
