@@ -23,9 +23,9 @@
 #define EVENTS_A_TURN	64           /* 64 relayed chunks are about 1 ms of work */
 #define EVENTS_A_LOOK	8            /* events between two looks at the clock */
 #define LETTERS_A_ROUND	16
-#define TURN_BUDGET_US	700          /* and the round that it is in: a millisecond */
+#define TURN_BUDGET_US	500          /* and the round that it is in: less than a millisecond */
 #define READ_EVERY_US	300          /* the stall meter */
-#define LONG_US		900          /* a turn that is looked at */
+#define LONG_US		900          /* a turn that is looked at; so is each that would be the longest */
 #define SLEEP_US	5            /* a wait that is shorter found its events there */
 #define STALL_US	5000         /* design.md 7: no request holds a loop longer */
 #define WATCHES_MAX	(1u << 20)
@@ -327,10 +327,13 @@ static int64_t own_time_us(const struct loop *l, int64_t turn_us, const struct l
 	return !has_slept && had_us < own_us ? had_us : own_us;
 }
 
-static void set_if_more(atomic_int_fast64_t *max, int64_t v)
+static bool set_if_more(atomic_int_fast64_t *max, int64_t v)
 {
-	if (v > atomic_load_explicit(max, memory_order_relaxed))
+	bool is_more = v > atomic_load_explicit(max, memory_order_relaxed);
+
+	if (is_more)
 		atomic_store_explicit(max, v, memory_order_relaxed); /* one writer */
+	return is_more;
 }
 
 static void count(atomic_int_fast64_t *n)
@@ -352,16 +355,17 @@ static void meter_end(struct loop *l, int64_t begin_us, int64_t now_us)
 	int64_t turn_us = now_us - begin_us, own_us = turn_us;
 
 	count(&l->stats.turns);
-	set_if_more(&l->stats.turn_max_us, turn_us);
+	(void)set_if_more(&l->stats.turn_max_us, turn_us);
 	l->turn_end_us = now_us;
-	if (turn_us > LONG_US) {
+	if (turn_us > LONG_US || turn_us > atomic_load_explicit(&l->stats.stall_max_us, memory_order_relaxed)) {
 		struct loop_reading now = read_meter(l, now_us);
 
 		own_us = own_time_us(l, turn_us, &now);
 		l->reading = now;
 		l->waits = 0;
 	}
-	set_if_more(&l->stats.stall_max_us, own_us);
+	if (set_if_more(&l->stats.stall_max_us, own_us))
+		atomic_store(&l->stats.stall_max_wall_ms, clock_wall_ms());
 	if (own_us > STALL_US)
 		note_stall(l, own_us);
 }

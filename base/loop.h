@@ -44,6 +44,7 @@ struct loop_source {
 struct loop_stats {                          /* written by the loop, read by anybody */
 	atomic_int_fast64_t beat_mono_ms;    /* last time the loop went to sleep or woke */
 	atomic_int_fast64_t stall_max_us;    /* longest turn since start, less the time in which this thread had no processor, though it wanted one */
+	atomic_int_fast64_t stall_max_wall_ms; /* when that one ended */
 	atomic_int_fast64_t stall_5ms_count; /* turns above 5 ms by the same measure */
 	struct {
 		atomic_int_fast64_t wall_ms, own_us;         /* when it ended, how long it was */

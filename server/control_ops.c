@@ -40,21 +40,26 @@ static void admission_json(struct svc *svc, struct jw *w)
 	jw_end(w);
 }
 
-/* The last turns that were too long, the oldest first: for comparing with what else happened on the machine. */
+static void turn_json(struct jw *w, const char *name, int64_t wall_ms, int64_t us)
+{
+	char iso[CLOCK_ISO_LEN];
+
+	clock_iso(wall_ms, iso);
+	jw_obj(w, name);
+	jw_str(w, "ended_at", iso);
+	jw_i64(w, "us", us);
+	jw_end(w);
+}
+
+/* The longest turn and the last that were too long, the oldest first: for comparing with what else happened on the machine. */
 static void stalls_json(const struct loop_stats *st, struct jw *w)
 {
 	int64_t count = atomic_load(&st->stall_5ms_count), first = count > LOOP_STALLS_KEPT ? count - LOOP_STALLS_KEPT : 0;
 
+	turn_json(w, "longest_turn", atomic_load(&st->stall_max_wall_ms), atomic_load(&st->stall_max_us));
 	jw_arr(w, "recent_stalls");
-	for (int64_t n = first; n < count; n++) {
-		char iso[CLOCK_ISO_LEN];
-
-		clock_iso(atomic_load(&st->stalls[n % LOOP_STALLS_KEPT].wall_ms), iso);
-		jw_obj(w, NULL);
-		jw_str(w, "ended_at", iso);
-		jw_i64(w, "us", atomic_load(&st->stalls[n % LOOP_STALLS_KEPT].own_us));
-		jw_end(w);
-	}
+	for (int64_t n = first; n < count; n++)
+		turn_json(w, NULL, atomic_load(&st->stalls[n % LOOP_STALLS_KEPT].wall_ms), atomic_load(&st->stalls[n % LOOP_STALLS_KEPT].own_us));
 	jw_end(w);
 }
 

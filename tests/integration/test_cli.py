@@ -343,6 +343,8 @@ def test_status(idle):
     assert shown["node"] == {"configured": False, "node_id": None, "server_name": None, "relay_mode": "local",
                              "gateway_base_url": "https://api.mswarm.org", "state_path": str(idle.state_dir / "config.json"),
                              "runtime_token_path": str(idle.state_dir / "node.key")}
+    for loop in shown["running"]["loops"]:
+        assert 0 <= loop["stall_max_us"] <= loop["longest_turn"]["us"] and loop["longest_turn"]["ended_at"].endswith("Z")
     idle.stop()
     idle.write_config("{")
     done = idle.cli("node", "status")

@@ -544,6 +544,7 @@ static void test_stall_is_seen(void **state)
 	assert_int_equal(atomic_load(&s->stall_5ms_count), 1);
 	assert_int_equal(atomic_load(&s->stalls[0].own_us), atomic_load(&s->stall_max_us));
 	assert_in_range(atomic_load(&s->stalls[0].wall_ms), clock_wall_ms() - 1000, clock_wall_ms());
+	assert_in_range(atomic_load(&s->stall_max_wall_ms), clock_wall_ms() - 1000, clock_wall_ms());
 	assert_true(atomic_load(&s->turns) >= 2);
 	assert_true(atomic_load(&s->beat_mono_ms) > 0);
 	loop_free(l);
