@@ -318,6 +318,13 @@ def work_of(plane, attempt="*"):
     return found[0] if found else None
 
 
+def wait_begun(plane, job_id, work):
+    """Its inputs are there and its shim runs; "running" is said earlier, when it is claimed."""
+    key, attempt = work.name.rsplit("-", 1)
+    pid = plane.node.state_dir / "jobs" / key / attempt / "pid"
+    wait_until(lambda: plane.state(job_id) == "running" and pid.exists() and pid.stat().st_size, slow(20), "it runs")
+
+
 def test_an_upload_is_an_input(plane):
     uri = upload(plane, "up", "scene.blend", b"scene")[1]["artifact"]["uri"]
     upload(plane, "up", "outputs/other", b"other")
@@ -325,7 +332,7 @@ def test_an_upload_is_an_input(plane):
     job["inputs"][0]["mount_path"] = "deep/er/scene.blend"
     job_id = plane.queue(job)
     work = wait_until(lambda: work_of(plane), slow(20), "its directory")
-    wait_until(lambda: plane.state(job_id) == "running", slow(20), "it runs")
+    wait_begun(plane, job_id, work)
     assert (work / "inputs/deep/er/scene.blend").read_bytes() == b"scene"
     assert {p.stat().st_mode & 0o77 for p in [work, *work.rglob("*")]} == {0}, "nobody else's"
     assert (work / "inputs/in1").read_bytes() == b"other" == (work / "inputs/in2").read_bytes()
@@ -389,7 +396,7 @@ def writes(*outputs, **more):
 def running(plane, job, job_id=None):
     job_id = plane.queue(job, job_id)
     work = wait_until(lambda: work_of(plane), slow(20), "its directory")
-    wait_until(lambda: plane.state(job_id) == "running", slow(20), "it runs")
+    wait_begun(plane, job_id, work)
     return job_id, work / "outputs"
 
 
@@ -456,7 +463,7 @@ def test_what_a_stopped_job_has_done_is_kept(plane):
     # tried again: those of the new attempt stand in their place
     assert plane.ask(job_id, "retry")[0] == 202
     work = wait_until(lambda: work_of(plane, 2), slow(20), "the directory of its second attempt")
-    wait_until(lambda: plane.state(job_id) == "running", slow(20), "it runs")
+    wait_begun(plane, job_id, work)
     (work / "outputs" / "o").write_bytes(b"whole")
     assert plane.ended(job_id, slow(30))["artifacts"][0]["sha256"] == sha(b"whole") and file(plane, "GET", job_id, "o")[2] == b"whole"
     wait_until(lambda: len(files_on_disk(plane)) == 1, slow(10), "one file")
@@ -485,7 +492,7 @@ def test_two_ids_never_meet(plane):
     assert file(plane, "GET", "a_b", "x")[2] == b"a_b" and file(plane, "GET", "a/b", "x")[2] == b"a/b"
     job_id = plane.queue(reads(second))
     work = wait_until(lambda: work_of(plane), slow(20), "its directory")
-    wait_until(lambda: plane.state(job_id) == "running", slow(20), "it runs")
+    wait_begun(plane, job_id, work)
     assert (work / "inputs" / "in0").read_bytes() == b"a/b"
     plane.ended(job_id, slow(20))
 

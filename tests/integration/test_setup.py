@@ -119,8 +119,9 @@ def test_the_service_starts_from_its_wrapper(home, gw):
         gw.wait_beat(after=n, limit=slow(10))
         env = open(f"/proc/{process.pid}/environ", "rb").read()
         assert b"UNWANTED" not in env and b"MSWARM_API_KEY" not in env
-        status = json.loads(home.run("node", "status").stdout)
-        assert status["running"]["gateway"]["state"] == "online" and status["node"]["configured"] is True
+        status = wait_until(lambda: [v for v in [json.loads(home.run("node", "status").stdout)] if v["running"]["gateway"]["state"] == "online"],
+                            slow(10), "its link")[0]
+        assert status["node"]["configured"] is True
         assert list(status["service"])[:6] == ["manager", "serviceName", "servicePath", "logPath", "errorLogPath", "action"]
         assert status["service"]["ok"] is False and "Active: inactive" in status["service"]["stdout"] and "API_KEY=[redacted]" in status["service"]["stdout"]
         assert status["service"]["message"].startswith("command failed (3): systemctl --user status --no-pager")
