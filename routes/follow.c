@@ -128,11 +128,11 @@ static enum errc live_place(struct follow *f, int64_t attempt, struct err *e)
 /* When it cannot be read here, all comes from the store, a commit later. */
 static void live_begin(struct follow *f, int64_t attempt)
 {
-	AUTO_JOB_ROW row = { 0 };
+	AUTO_FREE char *request = NULL;
 	struct err ignored;
 
-	if (jobs_get(f->ctx->reader, f->sub.job_key, &row, &ignored) || strlen(row.request) > REQUEST_MAX ||
-	    json_parse(slice_str(row.request), JSON_LIMITS_DEFAULT, &f->live.request, &ignored))
+	if (jobs_get_request(f->ctx->reader, f->sub.job_key, REQUEST_MAX, &request, &ignored) ||
+	    json_parse(slice_str(request), JSON_LIMITS_DEFAULT, &f->live.request, &ignored))
 		return;
 	f->live.attempt = attempt;
 	f->live.is_fresh = true;

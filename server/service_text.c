@@ -32,7 +32,7 @@ static size_t add(struct variable *v, size_t n, const char *name, const char *va
 	return n;
 }
 
-/* 4.1 without the settings. Of a system service only what belongs to its own user. */
+/* 4.1 without the settings, and one of the allocator's. Of a system service only what belongs to its own user. */
 static size_t variables(const struct service *s, struct variable v[VARIABLES_MAX])
 {
 	static const char *const users[] = { "USER", "LOGNAME", "USERNAME", NULL }, *const temps[] = { "TMPDIR", "TMP", "TEMP", NULL };
@@ -50,6 +50,9 @@ static size_t variables(const struct service *s, struct variable v[VARIABLES_MAX
 		n = add(v, n, "SHELL", config_env("SHELL"));
 		n = add(v, n, "TMPDIR", first_env(temps));
 	}
+	/* As deploy/quickstart: glibc's cache of freed blocks a thread keeps memory from coming back after a load. */
+	if (s->kind == SERVICE_SYSTEMD)
+		n = add(v, n, "GLIBC_TUNABLES", "glibc.malloc.tcache_count=0");
 	n = add(v, n, "MSWARM_SELF_HOSTED_PROCESS_TITLE", TITLE);
 	n = add(v, n, "MSWARM_SELF_HOSTED_NODE_STATE_PATH", s->cfg->config_path);
 	n = add(v, n, "MSWARM_SELF_HOSTED_NODE_KEY_PATH", s->cfg->key_path);

@@ -130,6 +130,41 @@ enum errc jobs_get(struct store_reader *r, int64_t key, struct job_row *ret, str
 	return load_one(&q, ret, e);
 }
 
+enum errc jobs_get_request(struct store_reader *r, int64_t key, size_t max, char **ret, struct err *e)
+{
+	sqlite3_blob *b = NULL;
+	int rc = sqlite3_blob_open(r->db.h, "main", "jobs", "request", key, 0, &b);
+	enum errc code = E_OK;
+	char *text = NULL;
+	size_t n = 0;
+
+	if (rc != SQLITE_OK) {
+		code = rc == SQLITE_ERROR ? err_set(e, E_JOB_NOT_FOUND, "Generic lifecycle job was not found") : db_err(&r->db, rc, e);
+		goto out;
+	}
+	n = (size_t)sqlite3_blob_bytes(b);
+	if (n > max) {
+		code = err_set(e, E_TOO_LARGE, "store: a request of %zu bytes, %zu at most are read here", n, max);
+		goto out;
+	}
+	text = mem_calloc(n + 1, 1);
+	if (!text) {
+		code = err_set(e, E_NO_MEMORY, "store: no memory for a job of %zu bytes", n);
+		goto out;
+	}
+	rc = sqlite3_blob_read(b, text, (int)n, 0);
+	if (rc != SQLITE_OK) {
+		code = db_err(&r->db, rc, e);
+		goto out;
+	}
+	*ret = text;
+	text = NULL;
+out:
+	mem_free(text);
+	(void)sqlite3_blob_close(b);
+	return code;
+}
+
 enum errc jobs_get_tx(struct store_tx *t, int64_t key, struct job_row *ret, struct err *e)
 {
 	AUTO_QUERY q = query_open(t->db, sql_get);

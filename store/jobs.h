@@ -62,6 +62,8 @@ MUST_CHECK enum errc jobs_save_tx(struct store_tx *t, const struct job_row *j, e
 
 MUST_CHECK enum errc jobs_get(struct store_reader *r, int64_t key, struct job_row *ret, struct err *e);
 MUST_CHECK enum errc jobs_find(struct store_reader *r, struct slice job_id, struct job_row *ret, struct err *e);
+/* The request alone, heap. E_JOB_NOT_FOUND; E_TOO_LARGE, without reading it, when it has more bytes than max. */
+MUST_CHECK enum errc jobs_get_request(struct store_reader *r, int64_t key, size_t max, char **ret, struct err *e);
 /* Without its documents: request "", result, artifacts, issues and backpressure NULL. For lists. */
 MUST_CHECK enum errc jobs_get_brief(struct store_reader *r, int64_t key, struct job_row *ret, struct err *e);
 /* Likewise, newest change first; calls fn for up to max rows until it fails. before_*: behind which (INT64_MAX: from the start). */

@@ -102,6 +102,7 @@ def test_the_unit_and_its_wrapper(home):
     assert not re.search(r"Private|Protect|NoNewPrivileges|SystemCall|Environment", unit)
     wrapper = (home.state / "mswarm-node").read_text()
     assert wrapper.startswith("#!/bin/sh\n") and wrapper.rstrip().endswith("'start'") and "/usr/bin/env -i" in wrapper
+    assert "'GLIBC_TUNABLES=glibc.malloc.tcache_count=0'" in wrapper, "as deploy/quickstart: memory comes back after a load"
     assert "msn_tok" not in wrapper and "MAX_CONCURRENT" not in wrapper and "GATEWAY_BASE_URL" not in wrapper, "settings stand in config.json"
     if os.path.exists("/usr/bin/systemd-analyze"):
         done = subprocess.run(["systemd-analyze", "verify", "--user", str(home.folder / UNIT)], capture_output=True, text=True,
@@ -459,6 +460,7 @@ def test_definitions_on_paper(home, gw, system, words):
     assert done.returncode == 0, done.stderr
     for w in words:
         assert w in done.stdout, w
+    assert ("GLIBC_TUNABLES" in done.stdout) == (system == "linux")
     assert not gw.requests and not home.calls()
 
 

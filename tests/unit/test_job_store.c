@@ -174,6 +174,30 @@ static void test_create(void **state)
 	end(&b);
 }
 
+static void test_the_request_alone(void **state)
+{
+	struct bed b;
+	AUTO_JOB_ROW j = { 0 };
+	AUTO_FREE char *request = NULL;
+	struct store_reader *r = NULL;
+	struct err e = { 0 };
+	size_t n;
+
+	(void)state;
+	begin(&b);
+	assert_int_equal(create(&b, "a", "t", ""), E_OK);
+	assert_true(find(&b, "a", &j));
+	n = strlen(j.request);
+	assert_int_equal(store_reader_open(b.s, &r, &e), E_OK);
+	assert_int_equal(jobs_get_request(r, j.key, n - 1, &request, &e), E_TOO_LARGE);
+	assert_null(request);
+	assert_int_equal(jobs_get_request(r, j.key + 1, n, &request, &e), E_JOB_NOT_FOUND);
+	assert_int_equal(jobs_get_request(r, j.key, n, &request, &e), E_OK);
+	assert_string_equal(request, j.request);
+	store_reader_close(r);
+	end(&b);
+}
+
 /* Tenants in turn, priority first, age within a tenant, and one tenant at a time. */
 static void test_turns(void **state)
 {
@@ -415,7 +439,7 @@ static int set_up(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_create), cmocka_unit_test(test_turns), cmocka_unit_test(test_fence), cmocka_unit_test(test_blocked_and_expired),
+		cmocka_unit_test(test_create), cmocka_unit_test(test_the_request_alone), cmocka_unit_test(test_turns), cmocka_unit_test(test_fence), cmocka_unit_test(test_blocked_and_expired),
 		cmocka_unit_test(test_a_write_fails), cmocka_unit_test(test_a_batch_of_three),
 	};
 
