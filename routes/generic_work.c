@@ -75,6 +75,8 @@ static enum errc check_claims(struct generic_work *c, struct slice body, struct 
 	}
 	if (!slice_eq(slice_str(c->claims.node_id), slice_str(c->ctx->svc->node_id)))
 		return err_set(e, E_BAD_REQUEST, "generic job token does not match this node or job");
+	if (strlen(c->claims.job_id) > JOB_ID_MAX)
+		return err_set(e, E_BAD_REQUEST, "job_id: %zu of at most %d bytes", strlen(c->claims.job_id), JOB_ID_MAX);
 	return E_OK;
 }
 

@@ -8,8 +8,8 @@
 
 #include <microhttpd.h>
 
-#define HTTP_HEADERS_MAX	(8 * 1024)        /* refused above this (431); above the pool libmicrohttpd says 431 itself */
-#define HTTP_POOL_BYTES		(12 * 1024)        /* of a connection, headers included; all of it is touched, so it is what a stream costs most */
+#define HTTP_HEAD_MAX		(16 * 1024)        /* target and headers; 431 above it, as the reference; above the pool libmicrohttpd says it itself */
+#define HTTP_POOL_BYTES		(18 * 1024)        /* of a connection, its head included; all of it is touched, so it is what a stream costs most */
 #define HTTP_DISCARD_MAX	(8u << 20)         /* of a refused body, then the connection is closed: design.md 5.2 */
 #define HTTP_DISCARD_MS		2000
 #define HTTP_STREAM_BLOCK	512               /* what libmicrohttpd pulls of a stream; the rest goes by http_direct.c */

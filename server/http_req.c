@@ -153,11 +153,11 @@ static enum MHD_Result sum_header(void *cls, enum MHD_ValueKind kind, const char
 /* What libmicrohttpd lets through and nobody should (design.md 5.8). */
 static enum errc check_framing(struct http_req *hr, const char *version, struct err *e)
 {
-	struct header_sum s = { 0 };
+	struct header_sum s = { .bytes = hr->target ? strlen(hr->target) : 0 };
 
 	MHD_get_connection_values(hr->mhd, MHD_HEADER_KIND, sum_header, &s);
-	if (s.bytes > HTTP_HEADERS_MAX)
-		return err_set(e, E_HEADERS_TOO_LARGE, "headers: %zu of at most %d bytes", s.bytes, HTTP_HEADERS_MAX);
+	if (s.bytes > HTTP_HEAD_MAX)
+		return err_set(e, E_HEADERS_TOO_LARGE, "target and headers: %zu of at most %d bytes", s.bytes, HTTP_HEAD_MAX);
 	if (s.has_control)
 		return err_set(e, E_BAD_REQUEST, "headers: control byte in a value");
 	if (s.hosts > 1 || (s.hosts == 0 && slice_eq(slice_str(version), SLICE("HTTP/1.1"))))

@@ -241,7 +241,9 @@ HOST = b"Host: localhost\r\n"
     (b"nonsense\r\n\r\n", (400, None)),
     (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", (400, None)),    # a TLS hello
     (b"GET /v1/models HTTP/9.9\r\n" + HOST + b"\r\n", (400, 505, None)),
-    (b"GET /" + b"a" * 12000 + b" HTTP/1.1\r\n" + HOST + b"\r\n", (404, 414, 431)),
+    (b"GET /" + b"a" * 16000 + b" HTTP/1.1\r\n" + HOST + b"\r\n", 404),
+    (b"GET /" + b"a" * 17000 + b" HTTP/1.1\r\n" + HOST + b"\r\n", 431),
+    (b"GET /v1/models HTTP/1.1\r\n" + HOST + b"X: " + b"a" * 16000 + b"\r\n\r\n", 200),
     (b"GET /v1/models HTTP/1.1\r\n" + HOST + b"X: " + b"a" * 17000 + b"\r\n\r\n", 431),
     (b"GET /v1/models HTTP/1.1\r\n" + HOST + b"".join(b"X-%d: y\r\n" % n for n in range(1600)) + b"\r\n", 431),
 ], ids=lambda v: repr(v[:60]) if isinstance(v, bytes) else "")

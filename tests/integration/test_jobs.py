@@ -252,10 +252,10 @@ def test_create_checks_what_the_token_says(plane):
     right = {"job_id": "j", "request_id": "r1", "node_id": NODE, "job": echo()}
     for member, text in [("node_id", "generic job node_id"), ("job_id", "generic job_id"), ("request_id", "generic request_id")]:
         status, body = plane.call("POST", JOBS, plane.token("j"), {**right, member: "x"})
-        assert (status, body["message"]) == (400, f"{text} does not match invocation token")
+        assert (status, body.get("message", body)) == (400, f"{text} does not match invocation token")
     for member, text in [("schema_version", "generic schema_version"), ("job_type", "generic job_type")]:
         status, body = plane.call("POST", JOBS, plane.token("j"), {**right, "job": {**echo(), member: "x"}})
-        assert (status, body["message"]) == (400, f"{text} does not match invocation token")
+        assert (status, body.get("message", body)) == (400, f"{text} does not match invocation token")
     assert plane.call("POST", JOBS, plane.token("j"), "[]")[0] in (400, 415)
 
 
@@ -312,6 +312,30 @@ def test_no_two_ids_meet(make_plane):
     inside = {p.name for p in plane.node.state_dir.iterdir()}
     assert inside <= {"jobs", "artifacts", "node.db", "node.db-wal", "node.db-shm", "lock", "control.sock", "signing.key", "machine.id",
                       "config.json", "node.key"}, inside
+
+
+def test_an_id_of_ten_thousand_characters(plane):
+    """Taken, as its head is within 16 KiB; whoever asks for it by target and token together is told that this is too long."""
+    job_id = "x" * 10000
+    assert plane.queue(echo(), job_id) == job_id
+    wait_until(lambda: [j["state"] for j in plane.ops()["queue"]["jobs"]] == ["succeeded"], slow(20), "its end")
+    status, _, data = plane.node.request("GET", f"{JOBS}/{job_id}", headers={"authorization": f"Bearer {plane.token(job_id)}"})
+    assert status == 431, data
+    status, body = plane.call("GET", f"{JOBS}/{job_id}", plane.token("j"))
+    assert status == 400 and body["message"] == "generic job token does not match this node or job"
+    job_id += "y"
+    status, body = plane.call("POST", JOBS, plane.token(job_id), {"job_id": job_id, "request_id": "r1", "node_id": NODE, "job": echo()})
+    assert (status, body.get("message", body)) == (400, "job_id: 10001 of at most 10000 bytes")
+    token = plane.token("x" * 12000)
+    status, body = plane.call("POST", JOBS, token, {})
+    assert status == 431 and body["message"].startswith("target and headers: ") and body["message"].endswith(" of at most 16384 bytes")
+
+
+def test_an_id_with_a_null_byte(plane):
+    status, body = plane.call("POST", JOBS, plane.token("a\0b"), {"job_id": "a\0b", "request_id": "r1", "node_id": NODE, "job": echo()})
+    assert status == 400, body
+    assert plane.call("GET", f"{JOBS}/a%00b", plane.token("a\0b"))[0] == 400 and plane.call("GET", f"{JOBS}/a%00b", plane.token("a"))[0] == 400
+    assert not plane.ops()["queue"]["jobs"]
 
 
 def test_bad_bodies(plane):
