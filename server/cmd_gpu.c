@@ -1,11 +1,13 @@
 /* gpu list, gpu ops, job list: what a node can do, how its job plane stands, its jobs (direct-api.md 5.3). Main thread. */
+#include "base/clock.h"
 #include "server/client.h"
+#include "server/ops_text.h"
 
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #define BASE "/v1/swarm/self-hosted/node"
-#define SHOWN 10
 #define WATCH_MS 2000
 
 static int print_tree(const struct json *tree)
@@ -50,50 +52,19 @@ int cmd_gpu_list(struct cli *c)
 
 /* ---- ops ---- */
 
-static long long number(const struct json *obj, const char *key)
+static struct ops_screen screen_now(void)
 {
-	int64_t v = 0;
+	struct ops_screen s = { .columns = 80, .rows = 24, .now_wall_ms = clock_wall_ms() };
+	struct winsize size;
 
-	(void)!json_i64(json_get(obj, key), &v);
-	return v;
+	if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col && size.ws_row) {
+		s.columns = size.ws_col;
+		s.rows = size.ws_row;
+	}
+	return s;
 }
 
-static const char *string(const struct json *obj, const char *key)
-{
-	const char *s = json_str(json_get(obj, key));
-
-	return s ? s : "";
-}
-
-/* The text of the existing client, priority as in its later revision. */
-static enum errc ops_text(const struct json *o, struct buf *out, struct err *e)
-{
-	const struct json *node = json_get(o, "node"), *queue = json_get(o, "queue"), *quota = json_get(o, "quota"), *usage = json_get(o, "usage");
-	const struct json *audit = json_get(o, "audit"), *jobs = json_get(queue, "jobs"), *events = json_get(audit, "events");
-	int n = 0;
-	enum errc rc = buf_addf(out, e, "%s %s\nqueue active=%lld queued=%lld terminal=%lld\nquota available=%lld/%lld production_enforced=%s\n",
-		string(node, "node_id"), json_is_true(json_get(node, "generic_jobs_enabled")) ? "generic-jobs-enabled" : "generic-jobs-disabled",
-		number(queue, "active_jobs"), number(queue, "queued_jobs"), number(queue, "terminal_jobs"), number(quota, "available_slots"),
-		number(quota, "max_concurrent_jobs"), json_is_true(json_get(quota, "production_enforced")) ? "true" : "false");
-
-	if (!rc)
-		rc = buf_addf(out, e, "usage total=%lld succeeded=%lld failed=%lld cancelled=%lld blocked=%lld gpu_seconds=%.15g\n",
-			number(usage, "total_jobs"), number(usage, "succeeded_jobs"), number(usage, "failed_jobs"), number(usage, "cancelled_jobs"),
-			number(usage, "blocked_jobs"), json_num(json_get(usage, "gpu_seconds"), 0));
-	if (!rc && json_count(jobs))
-		rc = buf_add_str(out, "jobs:\n", e);
-	for (const struct json *j = json_first(jobs); !rc && j && n < SHOWN; j = json_next(j), n++)
-		rc = buf_addf(out, e, "  %s %s %s priority=%lld tenant=%s\n", string(j, "job_id"), string(j, "state"), string(j, "job_type"),
-			number(j, "priority"), string(j, "tenant_id"));
-	if (!rc && json_count(events))
-		rc = buf_addf(out, e, "audit offset=%lld limit=%lld total=%lld:\n", number(audit, "offset"), number(audit, "limit"), number(audit, "total"));
-	n = 0;
-	for (const struct json *a = json_first(events); !rc && a && n < SHOWN; a = json_next(a), n++)
-		rc = buf_addf(out, e, "  %s %s %s\n", string(a, "timestamp"), string(a, "action"), string(a, "job_id"));
-	return rc;
-}
-
-static enum errc show(struct client *c, const char *path, bool is_json, bool is_watched, struct err *e)
+static enum errc show(struct client *c, const char *path, bool is_json, struct err *e)
 {
 	AUTO_BUF out = BUF_MAX(16u << 20);
 	AUTO_JSON answer = NULL;
@@ -103,11 +74,31 @@ static enum errc show(struct client *c, const char *path, bool is_json, bool is_
 		return rc;
 	if (is_json)
 		return print_tree(answer) ? err_set(e, E_IO, "the answer could not be written") : E_OK;
-	if (is_watched)
-		rc = buf_add_str(&out, "\033[H\033[J", e);     /* the same place of the terminal again */
-	if (!rc)
-		rc = ops_text(answer, &out, e);
+	rc = ops_text(answer, &out, e);
 	return rc ? rc : cli_print(buf_slice(&out)) ? err_set(e, E_IO, "the answer could not be written") : E_OK;
+}
+
+/* A node that does not answer may be starting again: what it said last stays, with the reason. *last is the caller's. */
+static enum errc draw(struct client *c, const char *path, struct json **last, struct err *e)
+{
+	struct ops_screen s = screen_now();
+	AUTO_BUF out = BUF_MAX(1u << 20);
+	AUTO_JSON answer = NULL;
+	struct err why = { 0 };
+	enum errc rc = ask(c, TOKEN_OPS, path, &answer, &why);
+
+	if (rc == E_UPSTREAM || rc == E_TIMEOUT) {
+		s.trouble = why.what;
+	} else if (rc) {
+		*e = why;
+		return rc;
+	} else {
+		json_free(*last);
+		*last = answer;
+		answer = NULL;
+	}
+	rc = ops_table(*last, &s, &out, e);
+	return rc ? rc : cli_print(buf_slice(&out)) ? err_set(e, E_IO, "the table could not be drawn") : E_OK;
 }
 
 int cmd_gpu_ops(struct cli *c)
@@ -120,19 +111,20 @@ int cmd_gpu_ops(struct cli *c)
 	CLEANUP(client_close) struct client client = { 0 };
 	struct err e = { 0 };
 	char path[300];
-	bool is_json = cli_has_flag(c, "--json");
+	AUTO_JSON last = NULL;
 	enum errc rc = cli_load(c, options, NULL, 0, NULL, &e);
+	bool is_json = cli_has_flag(c, "--json"), is_drawn = is_watched && !is_json && isatty(STDOUT_FILENO);
 
 	snprintf(path, sizeof(path), BASE "/generic-job-control/ops%s%.80s%s%.80s", limit ? "?audit_limit=" : "", limit ? limit : "",
 		 offset ? (limit ? "&audit_offset=" : "?audit_offset=") : "", offset ? offset : "");
 	if (!rc)
 		rc = client_open(c, &o, &client, &e);
-	do {
-		if (!rc)
-			rc = show(&client, path, is_json, is_watched && isatty(STDOUT_FILENO), &e);
-		if (!rc && is_watched)
-			client_pause(&client, WATCH_MS);
-	} while (!rc && is_watched);
+	while (!rc) {
+		rc = is_drawn ? draw(&client, path, &last, &e) : show(&client, path, is_json, &e);
+		if (rc || !is_watched)
+			break;
+		client_pause(&client, WATCH_MS);
+	}
 	return rc ? cli_fail(&e) : 0;
 }
 
@@ -158,7 +150,6 @@ int cmd_job_list(struct cli *c)
 	if (is_json)
 		return print_tree(jobs);
 	for (const struct json *j = json_first(jobs); !rc && j; j = json_next(j))
-		rc = buf_addf(&out, &e, "%s %s %s priority=%lld tenant=%s\n", string(j, "job_id"), string(j, "state"), string(j, "job_type"),
-			number(j, "priority"), string(j, "tenant_id"));
+		rc = ops_job_text(j, &out, &e);
 	return rc ? cli_fail(&e) : cli_print(buf_slice(&out));
 }

@@ -40,6 +40,17 @@ def test_it_goes_on_exactly_behind_any_entry(plane):
         assert list(Follower(plane, job_id, query=f"&after={where}")) == whole[i + 1:]
 
 
+def test_a_sign_of_life_while_nothing_is_said(make_plane):
+    plane = make_plane(2, env={"MSWARM_KEEP_ALIVE_MS": "100"})
+    job_id = plane.queue(echo(delay_ms=int(slow(1000))))
+    c = http.client.HTTPConnection(plane.node.host, plane.node.port, timeout=slow(10))
+    c.request("GET", f"{JOBS}/{job_id}/logs?follow=1", headers={"authorization": f"Bearer {plane.token(job_id)}"})
+    text = c.getresponse().read().decode()
+    c.close()
+    before = text.split("event: stdout")[0]
+    assert before.count(": keep-alive\n\n") >= 3 and "event: end" in text, text
+
+
 @pytest.mark.parametrize("state", ["waiting", "running"])
 def test_a_job_that_is_cancelled(plane, state):
     blocker = [plane.queue(echo(delay_ms=30000)) for _ in range(2 if state == "waiting" else 0)]

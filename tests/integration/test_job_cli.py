@@ -1,8 +1,13 @@
 """mswarm gpu and mswarm job: the existing client's options and text, on the node's machine without any."""
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
+import re
+import struct
 import subprocess
+import termios
 import threading
 
 import pytest
@@ -52,6 +57,59 @@ def test_gpu(plane):
                          "quota available=1/1 production_enforced=false", "usage total=1 succeeded=1 failed=0 cancelled=0 blocked=0 gpu_seconds=0"]
     assert lines[4] == "jobs:" and lines[6] == "audit offset=0 limit=2 total=12:" and len(lines) == 9
     assert json.loads(ok(plane, "gpu", "ops", "--json"))["usage"]["total_jobs"] == 1
+
+
+class Screen:
+    """A command on a terminal of its own; what it has drawn last."""
+
+    def __init__(self, words, env, rows, columns):
+        try:
+            self.master, slave = os.openpty()
+        except OSError:
+            pytest.skip("no pseudo-terminal can be had here")
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self.process = subprocess.Popen(words, env=env, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave)
+        os.close(slave)
+        os.set_blocking(self.master, False)
+        self.text = ""
+
+    def frame(self):
+        with contextlib.suppress(BlockingIOError):
+            self.text += os.read(self.master, 65536).decode()
+        whole = re.findall(r"\x1b\[H(.*?)\x1b\[J", self.text, re.S)
+        return whole[-1].replace("\x1b[K", "").replace("\r", "") if whole else ""
+
+    def wait(self, *texts):
+        return wait_until(lambda: all(t in self.frame() for t in texts) and self.frame(), slow(20), f"{texts} on the screen")
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.master)
+
+
+def test_watched_on_a_terminal(plane):
+    """A table, cut to the terminal, that a node's end and new start does not end."""
+    node = plane.node
+    port = node.port
+    done = plane.queue(echo(), "first")
+    plane.ended(done, slow(20))
+    screen = Screen([binary(), "gpu", "ops", "--watch", "--node-base-url", node.url], clean_env(node.home, ENV), 9, 60)
+    try:
+        lines = screen.wait("succeeded", "first").split("\n")
+        assert lines[0].startswith(f"{node.node_id}  20") and lines[1] == "0 of 1 at work, 0 waiting, 1 ended"
+        assert re.fullmatch(r"STATE +PRIO +SINCE +JOB +TENANT +TYPE *", lines[5]) and lines[6].split()[0] == "succeeded", lines
+        for n in range(4):
+            plane.queue(echo(delay_ms=200), f"more-{n}")
+        lines = screen.wait("5 ended").split("\n")
+        assert len(lines) == 9 and lines[-1] == "" and all(len(line) <= 60 for line in lines), "two jobs fit"
+        node.kill()
+        assert "5 ended" in screen.wait("asking again: "), "what was heard last stays"
+        node.start(env={"MSWARM_SELF_HOSTED_LISTEN_PORT": str(port)}, limit=slow(20))
+        wait_until(lambda: "asking again" not in screen.frame(), slow(20), "it is heard again")
+        assert screen.process.poll() is None
+    finally:
+        screen.end()
 
 
 @pytest.mark.parametrize("job, code, state", [
