@@ -79,14 +79,17 @@ static enum errc show(struct client *c, const char *path, bool is_json, struct e
 }
 
 /* A node that does not answer may be starting again: what it said last stays, with the reason. *last is the caller's. */
-static enum errc draw(struct client *c, const char *path, struct json **last, struct err *e)
+static enum errc draw(struct client *c, struct json **last, struct err *e)
 {
 	struct ops_screen s = screen_now();
 	AUTO_BUF out = BUF_MAX(1u << 20);
 	AUTO_JSON answer = NULL;
 	struct err why = { 0 };
-	enum errc rc = ask(c, TOKEN_OPS, path, &answer, &why);
+	char path[120];
+	enum errc rc;
 
+	snprintf(path, sizeof(path), BASE "/generic-job-control/ops?audit_limit=0&limit=%d", s.rows);       /* more than can be seen */
+	rc = ask(c, TOKEN_OPS, path, &answer, &why);
 	if (rc == E_UPSTREAM || rc == E_TIMEOUT) {
 		s.trouble = why.what;
 	} else if (rc) {
@@ -120,7 +123,7 @@ int cmd_gpu_ops(struct cli *c)
 	if (!rc)
 		rc = client_open(c, &o, &client, &e);
 	while (!rc) {
-		rc = is_drawn ? draw(&client, path, &last, &e) : show(&client, path, is_json, &e);
+		rc = is_drawn ? draw(&client, &last, &e) : show(&client, path, is_json, &e);
 		if (rc || !is_watched)
 			break;
 		client_pause(&client, WATCH_MS);
