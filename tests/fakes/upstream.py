@@ -267,7 +267,9 @@ class Upstream:
         self._failures = []
         self._news = threading.Condition()
         self._listener = None
-        self.port = 0
+        # Bound as long as we live, never listening: while we have vanished, nobody else is given this port.
+        self._held = self._bound(0)
+        self.port = self._held.getsockname()[1]
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="upstream", daemon=True)
         self._thread.start()
@@ -282,14 +284,18 @@ class Upstream:
     def _in_loop(self, coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
 
+    @staticmethod
+    def _bound(port):
+        s = socket.socket()
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.bind(("127.0.0.1", port))
+        return s
+
     def listen(self):
         """Listen, after vanish() on the same port again."""
-        self._listener = socket.socket()
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._listener.bind(("127.0.0.1", self.port))
+        self._listener = self._bound(self.port)
         self._listener.listen(1024)
         self._listener.setblocking(False)
-        self.port = self._listener.getsockname()[1]
         self._accepting = asyncio.run_coroutine_threadsafe(self._accept(self._listener), self.loop)
 
     async def _stop(self):
@@ -309,6 +315,7 @@ class Upstream:
     def close(self):
         if not self.loop.is_running():
             return
+        self._held.close()
         self.vanish()
         self._in_loop(self._cancel_all())
         self.loop.call_soon_threadsafe(self.loop.stop)

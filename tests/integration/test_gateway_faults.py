@@ -41,10 +41,11 @@ def test_the_gateway_restarts_at_every_step(gw, make_member, step):
     gw.listen()
     r = gw.wait_result("j1", slow(30))
     assert r["status"] == "success" and r["openai_response"]["choices"][0]["message"]["content"] == "Hello"
-    # what could not be posted travels in the result: events that were due while it was away, whatever the step was
-    told = (gw.text_of("j1") if step != "events" else "") or \
-        "".join(c["choices"][0]["delta"].get("content") or "" for c in r["stream_events"])
-    assert told == "Hello" and len(member.up.chats) == 1
+    # what could not be posted travels in the result: events that were due while it was away, whatever the step was, all of them or the last
+    posted = gw.text_of("j1") if step != "events" else ""
+    carried = "".join(c["choices"][0]["delta"].get("content") or "" for c in r.get("stream_events", []))
+    assert "Hello".startswith(posted) and "Hello".endswith(carried) and len(posted + carried) >= 5, (posted, carried)
+    assert len(member.up.chats) == 1
     wait_until(lambda: link(member)["results_waiting"] == 0, slow(20), "the outbox to be empty")
 
 
