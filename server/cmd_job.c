@@ -18,6 +18,7 @@
 #define INTERVAL_MS 1000
 #define AGAIN_MS 500                    /* between two tries to reach a node that has gone */
 #define AGAIN_MAX 240
+#define ISSUES_SHOWN 10
 
 /* ---- what is printed ---- */
 
@@ -39,6 +40,22 @@ static int print_snapshot(struct job_session *s)
 		if (lines[i])
 			rc = buf_addf(&out, &e, "%s\n", lines[i]);
 	return rc ? cli_fail(&e) : cli_print(buf_slice(&out));
+}
+
+/* At the end of what was followed: why, each issue of a request that is not sound with its place, then the state. On stderr. */
+static void print_end(const struct json *job, const char *job_id, const char *state)
+{
+	const char *message = json_str(json_get(json_get(json_get(job, "result"), "error"), "message"));
+	int n = 0;
+
+	if (message)
+		fprintf(stderr, "%s\n", message);
+	for (const struct json *i = json_first(json_get(job, "validation_issues")); i && n < ISSUES_SHOWN; i = json_next(i), n++) {
+		const char *path = json_str(json_get(i, "path")), *what = json_str(json_get(i, "message"));
+
+		fprintf(stderr, "  %.80s: %.160s\n", path ? path : "?", what ? what : "?");
+	}
+	fprintf(stderr, "%s %s\n", job_id, state);
 }
 
 /* The exit code of a job that was waited for; -1: it has not ended. */
@@ -233,7 +250,7 @@ int cmd_job_run(struct cli *c)
 		end = outcome(json_str(json_get(json_get(s.answer, "job"), "state")));
 	code = s.w.is_following && !s.w.is_json ? 0 : print_snapshot(&s);
 	if (s.w.is_following && !s.w.is_json)
-		fprintf(stderr, "%s %s\n", s.job_id, state);
+		print_end(json_get(s.answer, "job"), s.job_id, state);
 	return code ? code : end < 0 ? 1 : end;
 }
 

@@ -125,6 +125,18 @@ def test_exit_codes_tell_the_outcome(plane, job, code, state):
     assert done.stdout == ("x\n" if state == "succeeded" else "")
 
 
+def test_follow_tells_why(plane):
+    """What went wrong, with its place, before the last line."""
+    path = job_file(plane, {**echo(), "tenant": {"tenant_id": "me"}, "args": {"message": "x", "repeat": -1}})
+    done = plane.node.cli("job", "run", "--job-file", path, "--follow", limit=slow(30))
+    lines = done.stderr.splitlines()
+    assert done.returncode == 2 and lines[1] == "generic job request failed validation" and lines[-1].endswith(" failed"), lines
+    assert "  tenant: Unknown generic job request field." in lines[2:-1], lines
+    done = plane.node.cli("job", "run", "--job-file", job_file(plane, {**echo(), "job_type": "render.blender"}), "--follow", limit=slow(30))
+    lines = done.stderr.splitlines()
+    assert done.returncode == 4 and len(lines) == 3 and " " in lines[1] and lines[2].endswith(" blocked"), lines
+
+
 def test_cancel(plane):
     path = job_file(plane, echo(delay_ms=30000))
     job_id = ok(plane, "job", "run", "--job-file", path).split()[0]
